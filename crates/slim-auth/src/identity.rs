@@ -1,0 +1,110 @@
+//! What every kind of identity can do, and what every verifier answers.
+
+use std::fmt::Debug;
+
+use rand::Rng;
+use thiserror::Error;
+
+use crate::key::{PublicKey, PublicKeyError, SigningKey};
+
+/// Who we are: a subject, a signing key, and tokens that bind the key to the subject.
+pub trait Identity: Debug + Send + Sync {
+    /// The name other participants verify us under. Constant for the life of the object.
+    fn subject(&self) -> &str;
+
+    /// The key pair whose public half is in every token.
+    ///
+    /// It signs control messages and the leaf of each encrypted group.
+    fn key(&self) -> &SigningKey;
+
+    /// A token valid at `now`, in seconds since the Unix epoch.
+    ///
+    /// # Errors
+    ///
+    /// When no valid token can be had at the moment. Trying again later may help.
+    fn token(&self, now: u64, rng: &mut dyn Rng) -> Result<String, TokenError>;
+}
+
+/// Decides what a received token is worth.
+pub trait Verifier: Debug + Send + Sync {
+    /// Checks everything about a token except whether it has expired.
+    ///
+    /// This is for a token that was verified in time by somebody trusted and is only
+    /// read late: a joiner finds credentials in a group that are older than their
+    /// tokens last. Everywhere else use [`Verifier::verify`].
+    ///
+    /// # Errors
+    ///
+    /// Any [`VerifyError`] but [`VerifyError::Expired`].
+    fn authenticate(&self, token: &str, now: u64) -> Result<Claims, VerifyError>;
+
+    /// Checks a token completely, at `now` in seconds since the Unix epoch.
+    ///
+    /// # Errors
+    ///
+    /// [`VerifyError::Expired`] if its age is the only fault, else what
+    /// [`Verifier::authenticate`] says.
+    fn verify(&self, token: &str, now: u64) -> Result<Claims, VerifyError> {
+        let claims = self.authenticate(token, now)?;
+        if now > claims.expires_at {
+            return Err(VerifyError::Expired {
+                ago: now - claims.expires_at,
+            });
+        }
+        Ok(claims)
+    }
+}
+
+/// What a verified token says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claims {
+    /// The name the token speaks for.
+    pub subject: String,
+    /// The key the subject signs with.
+    pub public_key: PublicKey,
+    /// When the token was made, in seconds since the Unix epoch, if it says so.
+    pub issued_at: Option<u64>,
+    /// The last second since the Unix epoch at which the verifier takes the token,
+    /// its allowance for clocks included.
+    pub expires_at: u64,
+    /// Who issued the token, if somebody other than the subject did.
+    pub issuer: Option<String>,
+}
+
+/// Why an identity has no token to give.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum TokenError {
+    /// The source of the tokens has none that is valid now; the text says which source.
+    #[error("no valid token at hand: {0}")]
+    Unavailable(String),
+}
+
+/// Why a token was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum VerifyError {
+    /// The text is no token of the expected kind; names the part at fault.
+    #[error("malformed token: {0}")]
+    Malformed(&'static str),
+    /// The authentication code is not ours: the two sides hold different secrets, or
+    /// the token was altered.
+    #[error("the token was made with a different secret")]
+    BadMac,
+    /// Authentic, but too old.
+    #[error("the token expired {ago} s ago")]
+    Expired {
+        /// Seconds since it was last valid.
+        ago: u64,
+    },
+    /// Authentic, but made later than now: the clocks disagree.
+    #[error("the token is from {ahead} s in the future")]
+    FromFuture {
+        /// Seconds it is ahead of our clock.
+        ahead: u64,
+    },
+    /// Authentic, but it names no public key, so nothing can be signed under it.
+    #[error("the token names no public key")]
+    NoPublicKey,
+    /// Authentic, but what it gives as public key is none we know.
+    #[error("unusable public key in the token")]
+    PublicKey(#[from] PublicKeyError),
+}

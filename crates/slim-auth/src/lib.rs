@@ -1,0 +1,22 @@
+//! Who is speaking: identity tokens, keys, signatures and claims.
+//!
+//! An application has one [`Identity`]: a subject, a signing key, and tokens that
+//! tie the two together. Who receives a token asks a [`Verifier`] what it is
+//! worth and gets [`Claims`]: the subject and the public key. With that key
+//! ([`PublicKey::verify`]) the signatures of control messages are checked, and a
+//! member of an encrypted group must own it.
+//!
+//! [`SharedSecret`] is both an identity and a verifier: whoever holds the secret
+//! can make and check tokens.
+//!
+//! Everything is synchronous and does no IO. The time, in seconds since the Unix
+//! epoch, and the random numbers that a simulation must be able to repeat come in
+//! as arguments. Keys and ECDSA nonces are drawn from the operating system.
+
+mod identity;
+mod key;
+mod shared_secret;
+
+pub use identity::{Claims, Identity, TokenError, Verifier, VerifyError};
+pub use key::{BadSignature, PublicKey, PublicKeyError, SignError, SigningKey, SigningKeyError};
+pub use shared_secret::{SharedSecret, SharedSecretError};
