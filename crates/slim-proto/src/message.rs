@@ -9,7 +9,10 @@ use crate::{Command, Name, NameId};
 
 /// One element of a link's stream.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "nearly all messages are of the largest kind")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all messages are of the largest kind"
+)]
 pub enum Message {
     /// The link's own negotiation; never forwarded.
     Link(LinkNegotiation),
