@@ -1,0 +1,29 @@
+//! One authenticated, bidirectional stream between two SLIM nodes.
+//!
+//! A *link* is one gRPC call, `dataplane.proto.v1.DataPlaneService/OpenChannel`,
+//! that stays open: each side sends messages when it likes. The first message in
+//! each direction negotiates a key; from then on each message with a routing
+//! header carries a MAC of this link.
+//!
+//! - An application [`dial`]s a [`Target`] and gets a [`Link`], which splits into a
+//!   [`LinkSender`] and a [`LinkReceiver`] of typed messages.
+//! - A node [`serve`]s listeners and is handed an [`AcceptedLink`] per negotiated
+//!   link: a [`FrameReader`] of verified frames and an [`Outbound`] queue that takes
+//!   frames without waiting.
+//!
+//! The negotiation and the MAC are pure functions; everything that knows gRPC,
+//! HTTP/2 or sockets is in this crate and hidden by it.
+
+mod accept;
+mod dial;
+mod link;
+mod outbound;
+mod reader;
+
+pub use accept::{AcceptConfig, AcceptedLink, LinkInfo, serve};
+pub use dial::{DialConfig, DialError, DialStage, NegotiationError, Target, TargetError, dial};
+pub use link::{Link, LinkReceiver, LinkSender, SendError};
+pub use outbound::{
+    CONTROL_QUEUE_BYTES, CloseReason, DEFAULT_QUEUE_BYTES, Outbound, PIECE_LEN, PushError, Shed,
+};
+pub use reader::{Drops, FrameReader, LinkEnd, MAX_BATCH_BYTES, MAX_BATCH_FRAMES};
