@@ -7,7 +7,7 @@
 
 use prost::Message as _;
 
-use crate::{Body, Header, Name, Publish, pb, wire::halves};
+use crate::{Body, Header, Name, NameId, Publish, pb, wire::halves};
 
 /// Metadata key: base64 of the signature over [`payload_signing_input`].
 pub const PAYLOAD_SIGNATURE: &str = "slim-payload-sig";
@@ -48,54 +48,112 @@ pub fn is_reserved(key: &str) -> bool {
 /// Covers the values as they are: decrement the ttl and clear `recv_from` and
 /// `forward_to` first.
 pub fn mac_preimage(link_id: &str, header: &Header) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256 + header.identity.len());
-    out.extend_from_slice(b"SLIM-DP-HDR-v1\0");
-    put_bytes(&mut out, link_id);
-    put_name(&mut out, &header.source);
-    put_name(&mut out, &header.destination);
-    put_bytes(&mut out, &header.identity);
-    out.extend_from_slice(&header.fanout.to_le_bytes());
-    put_option(&mut out, header.recv_from.map(u64::to_le_bytes));
-    put_option(&mut out, header.forward_to.map(u64::to_le_bytes));
-    put_option(&mut out, header.error.map(|error| [u8::from(error)]));
-    out.extend_from_slice(&header.ttl.to_le_bytes());
+    let mut out = mac_prefix(link_id);
+    MacFields {
+        source: MacName::from(&header.source),
+        destination: MacName::from(&header.destination),
+        identity: header.identity.as_bytes(),
+        fanout: header.fanout,
+        recv_from: header.recv_from,
+        forward_to: header.forward_to,
+        error: header.error,
+        ttl: header.ttl,
+    }
+    .put(&mut out);
     out
 }
 
-fn put_name(out: &mut Vec<u8>, name: &Name) {
-    // A name and its encoded part are always there once decoded.
-    out.extend_from_slice(&[1, 1]);
-    for component in name.components() {
-        out.extend_from_slice(&component.to_le_bytes());
-    }
-    put_option(
-        out,
-        name.wire_id()
-            .map(|id| halves(id).map(u64::to_le_bytes).concat()),
-    );
-    match name.text() {
-        None => out.push(0),
-        Some(text) => {
-            out.push(1);
-            text.iter().for_each(|part| put_bytes(out, part));
+/// The part of [`mac_preimage`] that is the same for each message of a link.
+pub fn mac_prefix(link_id: &str) -> Vec<u8> {
+    let mut out = b"SLIM-DP-HDR-v1\0".to_vec();
+    put_bytes(&mut out, link_id.as_bytes());
+    out
+}
+
+/// The part of [`mac_preimage`] after the link's id, read from a [`Header`] or
+/// from the bytes of a frame.
+pub(crate) struct MacFields<'a> {
+    pub(crate) source: MacName<'a>,
+    pub(crate) destination: MacName<'a>,
+    pub(crate) identity: &'a [u8],
+    pub(crate) fanout: u32,
+    pub(crate) recv_from: Option<u64>,
+    pub(crate) forward_to: Option<u64>,
+    pub(crate) error: Option<bool>,
+    pub(crate) ttl: u32,
+}
+
+/// A name and its encoded part are always there once read.
+pub(crate) struct MacName<'a> {
+    pub(crate) components: [u64; 3],
+    pub(crate) id: Option<NameId>,
+    pub(crate) text: Option<[&'a [u8]; 3]>,
+}
+
+impl<'a> From<&'a Name> for MacName<'a> {
+    fn from(name: &'a Name) -> Self {
+        Self {
+            components: name.components(),
+            id: name.wire_id(),
+            text: name
+                .text()
+                .map(|text| text.each_ref().map(|part| part.as_bytes())),
         }
     }
 }
 
-fn put_option(out: &mut Vec<u8>, value: Option<impl AsRef<[u8]>>) {
+impl MacFields<'_> {
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        self.source.put(out);
+        self.destination.put(out);
+        put_bytes(out, self.identity);
+        out.extend_from_slice(&self.fanout.to_le_bytes());
+        put_option(out, self.recv_from.map(u64::to_le_bytes));
+        put_option(out, self.forward_to.map(u64::to_le_bytes));
+        put_option(out, self.error.map(|error| [u8::from(error)]));
+        out.extend_from_slice(&self.ttl.to_le_bytes());
+    }
+}
+
+impl MacName<'_> {
+    fn put(&self, out: &mut Vec<u8>) {
+        // The name is there, and so is its encoded part.
+        out.extend_from_slice(&[1, 1]);
+        for component in self.components {
+            out.extend_from_slice(&component.to_le_bytes());
+        }
+        match self.id.map(halves) {
+            None => out.push(0),
+            Some([id_0, id_1]) => {
+                out.push(1);
+                out.extend_from_slice(&id_0.to_le_bytes());
+                out.extend_from_slice(&id_1.to_le_bytes());
+            }
+        }
+        match self.text {
+            None => out.push(0),
+            Some(text) => {
+                out.push(1);
+                text.iter().for_each(|part| put_bytes(out, part));
+            }
+        }
+    }
+}
+
+fn put_option<const N: usize>(out: &mut Vec<u8>, value: Option<[u8; N]>) {
     match value {
         None => out.push(0),
         Some(value) => {
             out.push(1);
-            out.extend_from_slice(value.as_ref());
+            out.extend_from_slice(&value);
         }
     }
 }
 
-fn put_bytes(out: &mut Vec<u8>, text: &str) {
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     // Lengths on the wire are below 4 MiB.
-    out.extend_from_slice(&(text.len() as u32).to_le_bytes());
-    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+    out.extend_from_slice(bytes);
 }
 
 /// The encoded `HeaderIntegrityAad` of a message: what a command's header
