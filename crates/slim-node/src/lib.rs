@@ -1,5 +1,31 @@
 //! The SLIM routing node: an embeddable library and the `slim-node` program.
+//!
+//! Applications open links to a node and subscribe to names; the node passes what
+//! is published to a name on to its subscribers. It never looks inside a payload
+//! and never rewrites what the sender signed.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use slim_node::{Node, NodeConfig};
+//!
+//! let node = Node::bind(NodeConfig::default()).await?;
+//! println!("listening on {}", node.local_addrs()[0]);
+//! node.run(std::future::pending()).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Decisions are in [`table`](RouteTable) and `router`, which do no IO; `server`
+//! carries them out.
 
+mod config;
+mod metrics;
+mod router;
+mod server;
+mod subscriber;
 mod table;
 
+pub use config::{DEFAULT_MAX_SUBSCRIPTIONS, DEFAULT_PORT, NodeConfig};
+pub use metrics::{Dropped, Metrics, MetricsSnapshot};
+pub use server::{BindError, Node};
 pub use table::{LinkRoutes, RouteTable, SubscriptionError};

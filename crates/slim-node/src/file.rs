@@ -1,0 +1,207 @@
+//! The configuration file: YAML of the shape that SLIM nodes read everywhere.
+//!
+//! ```yaml
+//! tracing:
+//!   log_level: info
+//! runtime:
+//!   drain_timeout: 10s
+//! services:
+//!   slim/0:
+//!     node_id: slim-0
+//!     dataplane:
+//!       servers:
+//!         - endpoint: "127.0.0.1:46357"
+//!           tls: { insecure: true }
+//! ```
+//!
+//! A key that nobody knows is an error, except in a server entry, where others
+//! ignore it and we say so. A key that is known but asks for something this node
+//! cannot do yet is an error too: whoever asked for TLS shall not get plain TCP.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::Value;
+use tracing::Level;
+
+use self::section::{ConfigError, Section};
+
+pub(crate) mod section;
+#[cfg(test)]
+mod tests;
+
+/// What a file says; `None` where it says nothing.
+#[derive(Debug, Default)]
+pub(crate) struct FileConfig {
+    pub(crate) log_level: Option<Level>,
+    pub(crate) worker_threads: Option<usize>,
+    pub(crate) thread_name: Option<String>,
+    pub(crate) drain_timeout: Option<Duration>,
+    pub(crate) node_id: Option<String>,
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) require_header_mac: Option<bool>,
+    pub(crate) negotiation_timeout: Option<Duration>,
+    /// Paths of keys that have no effect.
+    pub(crate) ignored: Vec<String>,
+}
+
+/// Where the value of `${env:NAME}` or `${file:PATH}` comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reference<'a> {
+    Env(&'a str),
+    File(&'a str),
+}
+
+/// Reads the text of a file. `resolve` gives the values of references.
+///
+/// # Errors
+/// The first thing that is wrong, with the path of its key.
+pub(crate) fn parse(
+    text: &str,
+    resolve: &dyn Fn(Reference<'_>) -> Result<String, String>,
+) -> Result<FileConfig, ConfigError> {
+    let mut value: Value = serde_saphyr::from_str(text)
+        .map_err(|error| ConfigError::new("", error.without_snippet().to_string()))?;
+    replace_references("", &mut value, resolve)?;
+    let mut root = Section::new(String::new(), value)?;
+    let mut config = FileConfig::default();
+    read_tracing(root.section("tracing")?, &mut config)?;
+    read_runtime(root.section("runtime")?, &mut config)?;
+    read_services(root.section("services")?, &mut config)?;
+    root.deny_rest()?;
+    Ok(config)
+}
+
+fn replace_references(
+    path: &str,
+    value: &mut Value,
+    resolve: &dyn Fn(Reference<'_>) -> Result<String, String>,
+) -> Result<(), ConfigError> {
+    match value {
+        Value::Object(entries) => entries.iter_mut().try_for_each(|(key, value)| {
+            replace_references(&section::join(path, key), value, resolve)
+        }),
+        Value::Array(items) => items.iter_mut().enumerate().try_for_each(|(index, value)| {
+            replace_references(&format!("{path}[{index}]"), value, resolve)
+        }),
+        Value::String(text) => {
+            let Some(inner) = text
+                .strip_prefix("${")
+                .and_then(|text| text.strip_suffix('}'))
+            else {
+                return Ok(());
+            };
+            let reference = match inner.split_once(':') {
+                Some(("env", name)) => Reference::Env(name),
+                Some(("file", name)) => Reference::File(name),
+                _ => return Ok(()),
+            };
+            *text = resolve(reference).map_err(|reason| ConfigError::new(path, reason))?;
+            Ok(())
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
+    }
+}
+
+fn read_tracing(mut section: Section, config: &mut FileConfig) -> Result<(), ConfigError> {
+    config.log_level = section.parsed("log_level", "one of trace, debug, info, warn, error")?;
+    // Our lines have no thread names, and our modules all log at that level.
+    section.ignore("display_thread_names", &mut config.ignored);
+    section.ignore("display_thread_ids", &mut config.ignored);
+    section.ignore("filters", &mut config.ignored);
+    let mut opentelemetry = section.section("opentelemetry")?;
+    if opentelemetry.flag("enabled")? == Some(true) {
+        return Err(opentelemetry.unsupported("enabled", "OpenTelemetry is not supported yet"));
+    }
+    section.deny_rest()
+}
+
+fn read_runtime(mut section: Section, config: &mut FileConfig) -> Result<(), ConfigError> {
+    config.worker_threads = section
+        .number("n_cores")?
+        .filter(|n| *n > 0)
+        .map(|n| n as usize);
+    config.thread_name = section.text("thread_name")?;
+    config.drain_timeout = section.duration("drain_timeout")?;
+    section.deny_rest()
+}
+
+fn read_services(mut services: Section, config: &mut FileConfig) -> Result<(), ConfigError> {
+    let keys = services.keys();
+    let [key] = &keys[..] else {
+        return Err(match keys.get(1) {
+            None => ConfigError::new("services", "required, with one entry such as slim/0"),
+            Some(second) => services.unsupported(second, "a second service is not supported"),
+        });
+    };
+    let is_name = |name: &str| {
+        !name.is_empty()
+            && name
+                .bytes()
+                .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+    };
+    if !key.strip_prefix("slim/").is_some_and(is_name) {
+        return Err(services.unsupported(key, "expected slim/ and a name of a-z, 0-9 and -"));
+    }
+    let mut service = services.section(key)?;
+    config.node_id = service.text("node_id")?;
+    service.refuse("auth", "the control plane is not supported yet")?;
+    service.refuse("peers", "peer links are not supported yet")?;
+    // Both names join peers and are of no consequence without them.
+    service.ignore("domain_name", &mut config.ignored);
+    // Rules where messages of local applications go, and a node has none.
+    service.ignore("default_gateway", &mut config.ignored);
+    let mut controller = service.section("controller")?;
+    controller.refuse("servers", "the control plane is not supported yet")?;
+    controller.refuse("clients", "the control plane is not supported yet")?;
+    read_dataplane(service.section("dataplane")?, config)?;
+    service.deny_rest()
+}
+
+fn read_dataplane(mut section: Section, config: &mut FileConfig) -> Result<(), ConfigError> {
+    for (index, mut server) in section.list("servers")?.into_iter().enumerate() {
+        read_server(&mut server, config)?;
+        if index == 0 {
+            config.require_header_mac = server.flag("require_header_mac")?;
+            config.negotiation_timeout = negotiation_timeout(&mut server)?;
+        }
+        server.ignore_rest(&mut config.ignored);
+    }
+    section.refuse("clients", "links to other nodes are not supported yet")?;
+    section.refuse(
+        "outbound_clients",
+        "links to other nodes are not supported yet",
+    )?;
+    if section.flag("enforce_pqc")? == Some(true) {
+        return Err(section.unsupported("enforce_pqc", "enforcing it is not supported yet"));
+    }
+    section.deny_rest()
+}
+
+fn read_server(server: &mut Section, config: &mut FileConfig) -> Result<(), ConfigError> {
+    let listen = server.parsed(
+        "endpoint",
+        "a numeric address and a port, such as 127.0.0.1:46357",
+    )?;
+    config
+        .listen
+        .push(listen.ok_or_else(|| server.unsupported("endpoint", "required"))?);
+    let mut tls = server.section("tls")?;
+    if tls.flag("insecure")? != Some(true) {
+        let reason = "TLS is not supported yet; true means that links are not encrypted";
+        return Err(tls.unsupported("insecure", reason));
+    }
+    tls.ignore_rest(&mut config.ignored);
+    server.refuse("auth", "authentication of links is not supported yet")
+}
+
+fn negotiation_timeout(server: &mut Section) -> Result<Option<Duration>, ConfigError> {
+    let seconds = match server.number("negotiation_timeout_secs")? {
+        Some(seconds) => Some(seconds),
+        None => server.number("link_hmac_timeout_secs")?,
+    };
+    match seconds {
+        Some(0) => Err(server.unsupported("negotiation_timeout_secs", "must be at least 1")),
+        seconds => Ok(seconds.map(Duration::from_secs)),
+    }
+}

@@ -1,0 +1,203 @@
+//! A mapping of the file whose keys are taken out one by one, so that what is left
+//! over is what nobody knows.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+/// Something in the file is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}{}{reason}", path, if path.is_empty() { "" } else { ": " })]
+pub(crate) struct ConfigError {
+    path: String,
+    reason: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(path: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+/// A mapping and the path that leads to it.
+#[derive(Debug)]
+pub(crate) struct Section {
+    path: String,
+    entries: Map<String, Value>,
+}
+
+/// Path of a key.
+pub(crate) fn join(path: &str, key: &str) -> String {
+    if path.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{path}.{key}")
+    }
+}
+
+impl Section {
+    pub(crate) fn new(path: String, value: Value) -> Result<Self, ConfigError> {
+        match value {
+            Value::Object(entries) => Ok(Self { path, entries }),
+            Value::Null => Ok(Self {
+                path,
+                entries: Map::new(),
+            }),
+            _ => Err(ConfigError::new(path, "expected a mapping")),
+        }
+    }
+
+    pub(crate) fn keys(&self) -> Vec<String> {
+        self.entries.keys().cloned().collect()
+    }
+
+    /// A nested mapping; empty if it is not there.
+    pub(crate) fn section(&mut self, key: &str) -> Result<Self, ConfigError> {
+        let value = self.entries.remove(key).unwrap_or(Value::Null);
+        Self::new(join(&self.path, key), value)
+    }
+
+    /// A list of mappings; empty if it is not there.
+    pub(crate) fn list(&mut self, key: &str) -> Result<Vec<Self>, ConfigError> {
+        let path = join(&self.path, key);
+        match self.take(key) {
+            None => Ok(Vec::new()),
+            Some(Value::Array(items)) => items
+                .into_iter()
+                .enumerate()
+                .map(|(index, item)| Self::new(format!("{path}[{index}]"), item))
+                .collect(),
+            Some(_) => Err(ConfigError::new(path, "expected a list")),
+        }
+    }
+
+    /// A text. Numbers are texts too: who names a node 1 means "1".
+    pub(crate) fn text(&mut self, key: &str) -> Result<Option<String>, ConfigError> {
+        match self.take(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(Value::Number(number)) => Ok(Some(number.to_string())),
+            Some(_) => Err(self.unsupported(key, "expected a text")),
+        }
+    }
+
+    /// A text that is parsed.
+    pub(crate) fn parsed<T: FromStr>(
+        &mut self,
+        key: &str,
+        expected: &str,
+    ) -> Result<Option<T>, ConfigError> {
+        let Some(text) = self.text(key)? else {
+            return Ok(None);
+        };
+        text.parse()
+            .map(Some)
+            .map_err(|_| self.unsupported(key, &format!("{text:?} is not {expected}")))
+    }
+
+    /// `true` or `false`, which a reference gives as a text.
+    pub(crate) fn flag(&mut self, key: &str) -> Result<Option<bool>, ConfigError> {
+        match self.take(key) {
+            Some(Value::Bool(flag)) => Ok(Some(flag)),
+            other => {
+                self.put_back(key, other);
+                self.parsed(key, "true or false")
+            }
+        }
+    }
+
+    /// A number that is not negative.
+    pub(crate) fn number(&mut self, key: &str) -> Result<Option<u64>, ConfigError> {
+        self.parsed(key, "a whole number")
+    }
+
+    /// A duration such as `10s`, `1500ms` or `1h30m`.
+    pub(crate) fn duration(&mut self, key: &str) -> Result<Option<Duration>, ConfigError> {
+        let Some(text) = self.text(key)? else {
+            return Ok(None);
+        };
+        match parse_duration(&text) {
+            Some(duration) => Ok(Some(duration)),
+            None => {
+                let reason = format!("{text:?} is not a duration such as 10s, 1500ms or 1h");
+                Err(self.unsupported(key, &reason))
+            }
+        }
+    }
+
+    /// Fails if the key is there and says something.
+    pub(crate) fn refuse(&mut self, key: &str, reason: &str) -> Result<(), ConfigError> {
+        match self.take(key) {
+            None => Ok(()),
+            Some(Value::Array(items)) if items.is_empty() => Ok(()),
+            Some(Value::Object(entries)) if entries.is_empty() => Ok(()),
+            Some(_) => Err(self.unsupported(key, reason)),
+        }
+    }
+
+    /// Notes that a key has no effect, if it is there.
+    pub(crate) fn ignore(&mut self, key: &str, ignored: &mut Vec<String>) {
+        if self.take(key).is_some() {
+            ignored.push(join(&self.path, key));
+        }
+    }
+
+    /// Notes that all that is left has no effect.
+    pub(crate) fn ignore_rest(&mut self, ignored: &mut Vec<String>) {
+        for key in self.keys() {
+            self.ignore(&key, ignored);
+        }
+    }
+
+    /// Fails if something is left.
+    pub(crate) fn deny_rest(self) -> Result<(), ConfigError> {
+        match self.entries.keys().next() {
+            None => Ok(()),
+            Some(key) => Err(self.unsupported(key, "unknown key")),
+        }
+    }
+
+    /// An error at a key.
+    pub(crate) fn unsupported(&self, key: &str, reason: &str) -> ConfigError {
+        ConfigError::new(join(&self.path, key), reason)
+    }
+
+    fn take(&mut self, key: &str) -> Option<Value> {
+        self.entries.remove(key).filter(|value| !value.is_null())
+    }
+
+    fn put_back(&mut self, key: &str, value: Option<Value>) {
+        if let Some(value) = value {
+            self.entries.insert(key.to_owned(), value);
+        }
+    }
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let mut rest = text.trim();
+    let mut total = Duration::ZERO;
+    loop {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let number: u32 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let unit = rest
+            .find(|c: char| !c.is_ascii_alphabetic())
+            .unwrap_or(rest.len());
+        let each = match &rest[..unit] {
+            "ms" => Duration::from_millis(1),
+            "s" => Duration::from_secs(1),
+            "m" => Duration::from_secs(60),
+            "h" => Duration::from_secs(60 * 60),
+            _ => return None,
+        };
+        total = total.checked_add(each.checked_mul(number)?)?;
+        rest = rest[unit..].trim_start();
+        if rest.is_empty() {
+            return Some(total);
+        }
+    }
+}

@@ -1,0 +1,236 @@
+use super::*;
+
+fn resolve(reference: Reference<'_>) -> Result<String, String> {
+    match reference {
+        Reference::Env("PORT_ADDR") => Ok("127.0.0.1:1234".to_owned()),
+        Reference::Env("SECS") => Ok("7".to_owned()),
+        Reference::File("/id") => Ok("from-file".to_owned()),
+        Reference::Env(name) => Err(format!("environment variable {name} is not set")),
+        Reference::File(path) => Err(format!("cannot read {path}")),
+    }
+}
+
+fn parsed(text: &str) -> FileConfig {
+    parse(text, &resolve).unwrap()
+}
+
+fn error(text: &str) -> String {
+    parse(text, &resolve).unwrap_err().to_string()
+}
+
+/// A file with one server entry.
+fn server(entry: &str) -> String {
+    format!("services: {{ slim/0: {{ dataplane: {{ servers: [ {entry} ] }} }} }}")
+}
+
+/// A file with these keys beside the data plane.
+fn service(keys: &str) -> String {
+    format!(
+        "services: {{ slim/0: {{ {keys}, dataplane: {{ servers: \
+         [ {{ endpoint: '0.0.0.0:1', tls: {{ insecure: true }} }} ] }} }} }}"
+    )
+}
+
+#[test]
+fn the_minimal_file_is_read() {
+    let config = parsed(
+        r#"
+services:
+  slim/0:
+    node_id: slim-0
+    dataplane:
+      servers:
+        - endpoint: "0.0.0.0:46357"
+          tls: { insecure: true }
+"#,
+    );
+    assert_eq!(config.node_id.as_deref(), Some("slim-0"));
+    assert_eq!(config.listen, ["0.0.0.0:46357".parse().unwrap()]);
+    assert_eq!(config.require_header_mac, None);
+    assert_eq!(config.ignored, [""; 0]);
+}
+
+#[test]
+fn a_full_file_is_read() {
+    let config = parsed(
+        r#"
+tracing:
+  log_level: debug
+  display_thread_names: true
+runtime:
+  n_cores: 3
+  thread_name: node
+  drain_timeout: 1500ms
+services:
+  slim/a-1:
+    node_id: "${file:/id}"
+    controller: { servers: [], clients: [] }
+    dataplane:
+      clients: []
+      enforce_pqc: false
+      servers:
+        - endpoint: "${env:PORT_ADDR}"
+          tls: { insecure: true, tls_version: tls1.3 }
+          require_header_mac: false
+          negotiation_timeout_secs: "${env:SECS}"
+          http2_only: true
+        - endpoint: "[::1]:9"
+          tls: { insecure: true }
+          require_header_mac: true
+"#,
+    );
+    assert_eq!(config.log_level, Some(Level::DEBUG));
+    assert_eq!(config.worker_threads, Some(3));
+    assert_eq!(config.thread_name.as_deref(), Some("node"));
+    assert_eq!(config.drain_timeout, Some(Duration::from_millis(1500)));
+    assert_eq!(config.node_id.as_deref(), Some("from-file"));
+    assert_eq!(
+        config
+            .listen
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
+        ["127.0.0.1:1234", "[::1]:9"]
+    );
+    assert_eq!(
+        config.require_header_mac,
+        Some(false),
+        "the first entry rules"
+    );
+    assert_eq!(config.negotiation_timeout, Some(Duration::from_secs(7)));
+    let server = "services.slim/a-1.dataplane.servers";
+    assert_eq!(
+        config.ignored,
+        [
+            "tracing.display_thread_names".to_owned(),
+            format!("{server}[0].tls.tls_version"),
+            format!("{server}[0].http2_only"),
+            format!("{server}[1].require_header_mac"),
+        ]
+    );
+}
+
+#[test]
+fn unknown_keys_are_refused_by_their_path() {
+    for (text, path) in [
+        (service("node_id: a") + "\nlogging: {}", "logging"),
+        (
+            service("node_id: a") + "\ntracing: { level: info }",
+            "tracing.level",
+        ),
+        (
+            service("node_id: a") + "\nruntime: { cores: 1 }",
+            "runtime.cores",
+        ),
+        (service("nodeid: a"), "services.slim/0.nodeid"),
+        (
+            "services: { slim/0: { dataplane: { server: [] } } }".to_owned(),
+            "services.slim/0.dataplane.server",
+        ),
+    ] {
+        assert_eq!(error(&text), format!("{path}: unknown key"));
+    }
+}
+
+#[test]
+fn what_is_not_supported_is_refused_and_not_ignored() {
+    for (text, path) in [
+        (
+            server("{ endpoint: '0.0.0.0:1' }"),
+            "dataplane.servers[0].tls.insecure: TLS",
+        ),
+        (
+            server("{ endpoint: '0.0.0.0:1', tls: { insecure: false } }"),
+            "dataplane.servers[0].tls.insecure: TLS",
+        ),
+        (
+            server("{ endpoint: '0.0.0.0:1', tls: { insecure: true }, auth: { type: basic } }"),
+            "dataplane.servers[0].auth: auth",
+        ),
+        (
+            service("peers: { topology: full_mesh }"),
+            "peers: peer links",
+        ),
+        (
+            service("controller: { clients: [ {} ] }"),
+            "controller.clients: the control plane",
+        ),
+        (
+            "services: { slim/0: { dataplane: { clients: [ {} ] } } }".to_owned(),
+            "dataplane.clients: links to",
+        ),
+        (
+            "services: { slim/0: { dataplane: { enforce_pqc: true } } }".to_owned(),
+            "dataplane.enforce_pqc",
+        ),
+    ] {
+        let error = error(&text);
+        assert!(
+            error.starts_with(&format!("services.slim/0.{path}")),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn wrong_values_are_named() {
+    for (text, expected) in [
+        (
+            "tracing: { log_level: loud }",
+            "tracing.log_level: \"loud\" is not one of trace, debug, info, warn, error",
+        ),
+        (
+            "runtime: { n_cores: -1 }",
+            "runtime.n_cores: \"-1\" is not a whole number",
+        ),
+        (
+            "runtime: { drain_timeout: 10 }",
+            "runtime.drain_timeout: \"10\" is not a duration such as 10s, 1500ms or 1h",
+        ),
+        ("runtime: []", "runtime: expected a mapping"),
+        (
+            "services: {}",
+            "services: required, with one entry such as slim/0",
+        ),
+        ("", "services: required, with one entry such as slim/0"),
+        (
+            "services: { slim/0: {}, slim/1: {} }",
+            "services.slim/1: a second service is not supported",
+        ),
+        (
+            "services: { slimy/0: {} }",
+            "services.slimy/0: expected slim/ and a name of a-z, 0-9 and -",
+        ),
+        (
+            "services: { slim/0: { node_id: '${env:NOPE}' } }",
+            "services.slim/0.node_id: environment variable NOPE is not set",
+        ),
+        (
+            "services: { slim/0: { dataplane: { servers: {} } } }",
+            "services.slim/0.dataplane.servers: expected a list",
+        ),
+    ] {
+        assert_eq!(error(text), expected);
+    }
+    let endpoint = error(&server(
+        "{ endpoint: 'localhost:1', tls: { insecure: true } }",
+    ));
+    assert!(
+        endpoint.contains("servers[0].endpoint: \"localhost:1\" is not a numeric"),
+        "{endpoint}"
+    );
+    let timeout = error(&server(
+        "{ endpoint: '0.0.0.0:1', tls: { insecure: true }, negotiation_timeout_secs: 0 }",
+    ));
+    assert!(
+        timeout.contains("negotiation_timeout_secs: must be at least 1"),
+        "{timeout}"
+    );
+}
+
+#[test]
+fn what_is_not_yaml_is_refused_with_its_line() {
+    let error = error("services:\n  slim/0: {\n");
+    assert!(error.contains("line"), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+}

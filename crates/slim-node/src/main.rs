@@ -1,0 +1,219 @@
+//! The `slim-node` program: options, configuration file, log, signals.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use slim_node::{Node, NodeConfig};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{Level, error, info, warn};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use self::file::{FileConfig, Reference};
+
+mod file;
+
+/// Exit status: it cannot listen, or stopped by itself.
+const FAILED: u8 = 1;
+/// Exit status: wrong options or a bad configuration file.
+const USAGE: u8 = 2;
+
+/// Passes messages on between SLIM applications.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// Address to listen on, may repeat; port 0 picks one; overrides the file
+    /// [default: 127.0.0.1:46357]
+    #[arg(long, value_name = "ADDR")]
+    listen: Vec<SocketAddr>,
+    /// Configuration file, YAML
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Log level: off, error, warn, info, debug or trace; overrides the file
+    /// [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<LevelFilter>,
+    /// How log lines look
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// For people
+    Text,
+    /// One object a line
+    Json,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match start(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Nothing else can be done if stderr is closed.
+            writeln!(io::stderr(), "slim-node: {}", failure.text).ok();
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+/// Why the program ends, in one line.
+#[derive(Debug)]
+struct Failure {
+    status: u8,
+    text: String,
+}
+
+impl Failure {
+    fn new(status: u8, text: impl Into<String>) -> Self {
+        Self {
+            status,
+            text: text.into(),
+        }
+    }
+}
+
+fn start(args: Args) -> Result<(), Failure> {
+    let file = args.config.as_deref().map(read_file).transpose()?;
+    if let (Some(path), Some(FileConfig { listen, .. })) = (&args.config, &file)
+        && listen.is_empty()
+        && args.listen.is_empty()
+    {
+        let text = format!("{}: no dataplane.servers to listen for", path.display());
+        return Err(Failure::new(USAGE, text));
+    }
+    let file = file.unwrap_or_default();
+    let level = args
+        .log
+        .unwrap_or_else(|| file.log_level.unwrap_or(Level::INFO).into());
+    init_log(level, args.log_format);
+    for key in &file.ignored {
+        warn!(key, "configuration key has no effect");
+    }
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime
+        .enable_all()
+        .thread_name(file.thread_name.as_deref().unwrap_or("slim-node"));
+    if let Some(threads) = file.worker_threads {
+        runtime.worker_threads(threads);
+    }
+    let runtime = runtime
+        .build()
+        .map_err(|error| Failure::new(FAILED, error.to_string()))?;
+    runtime.block_on(run(node_config(args.listen, file)))
+}
+
+fn read_file(path: &Path) -> Result<FileConfig, Failure> {
+    let bad = |reason: String| Failure::new(USAGE, format!("{}: {reason}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
+    file::parse(&text, &resolve).map_err(|error| bad(error.to_string()))
+}
+
+/// Looks up what a configuration file refers to.
+fn resolve(reference: Reference<'_>) -> Result<String, String> {
+    match reference {
+        Reference::Env(name) => {
+            std::env::var(name).map_err(|error| format!("environment variable {name}: {error}"))
+        }
+        Reference::File(path) => std::fs::read_to_string(path)
+            .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
+            .map_err(|error| format!("{path}: {error}")),
+    }
+}
+
+fn node_config(listen: Vec<SocketAddr>, file: FileConfig) -> NodeConfig {
+    let default = NodeConfig::default();
+    let listen = [listen, file.listen, default.listen]
+        .into_iter()
+        .find(|addrs| !addrs.is_empty());
+    NodeConfig {
+        listen: listen.unwrap_or_default(),
+        node_id: file.node_id.unwrap_or(default.node_id),
+        require_header_mac: file
+            .require_header_mac
+            .unwrap_or(default.require_header_mac),
+        negotiation_timeout: file
+            .negotiation_timeout
+            .unwrap_or(default.negotiation_timeout),
+        drain_timeout: file.drain_timeout.unwrap_or(default.drain_timeout),
+        ..default
+    }
+}
+
+/// Our own crates log at `level`. Others may show what goes over the wire, so they
+/// only warn.
+fn init_log(level: LevelFilter, format: LogFormat) {
+    let filter = Targets::new()
+        .with_default(level.min(LevelFilter::from_level(Level::WARN)))
+        .with_targets(["slim_node", "slim_link", "slim_proto"].map(|target| (target, level)));
+    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let log = tracing_subscriber::registry().with(filter);
+    match format {
+        LogFormat::Text => log
+            .with(layer.with_ansi(io::IsTerminal::is_terminal(&io::stderr())))
+            .init(),
+        LogFormat::Json => log.with(layer.json()).init(),
+    }
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        let text = panic.payload_as_str().unwrap_or_default();
+        error!(place, text, "bug: a task has panicked");
+    }));
+}
+
+async fn run(config: NodeConfig) -> Result<(), Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::new(FAILED, error.to_string());
+    let mut signals = Signals::new().map_err(|error| failed(&error))?;
+    let node_id = config.node_id.clone();
+    let node = Node::bind(config).await.map_err(|error| failed(&error))?;
+    for addr in node.local_addrs() {
+        announce(*addr);
+    }
+    info!(node_id, version = env!("CARGO_PKG_VERSION"), "node up");
+    let metrics = node.metrics();
+    let shutdown = async move {
+        let name = signals.next().await;
+        info!(signal = name, "draining; again to end at once");
+        tokio::spawn(async move {
+            signals.next().await;
+            std::process::exit(FAILED.into());
+        });
+    };
+    node.run(shutdown).await.map_err(|error| failed(&error))?;
+    info!(metrics = ?metrics.snapshot(), "node down");
+    Ok(())
+}
+
+/// Tells whoever started the program. If nobody listens, that is their choice.
+fn announce(addr: SocketAddr) {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "listening on {addr}").ok();
+    stdout.flush().ok();
+}
+
+/// The signals that end the program.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}

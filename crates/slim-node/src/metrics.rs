@@ -1,0 +1,162 @@
+//! Counters of what the node does.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::RouteTable;
+use crate::subscriber::Subscriber;
+
+/// All counters at one moment, roughly: they are read one after the other. Those
+/// of the moment are `links` and `subscriptions`; the others only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MetricsSnapshot {
+    /// Links that are up.
+    pub links: u64,
+    /// Pairs of a link and a name that it has subscribed to.
+    pub subscriptions: u64,
+    /// Messages that arrived, those that were dropped included.
+    pub received: u64,
+    /// Bytes of the received messages that were understood.
+    pub received_bytes: u64,
+    /// Copies that were queued for a subscriber.
+    pub delivered: u64,
+    /// Bytes of these.
+    pub delivered_bytes: u64,
+    /// Links that were closed because their peer read too slowly.
+    pub shed_links: u64,
+    /// What was dropped.
+    pub dropped: Dropped,
+}
+
+/// Messages that were dropped, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Dropped {
+    /// No message of this protocol.
+    pub malformed: u64,
+    /// A MAC that is wrong, or missing where it is needed.
+    pub bad_mac: u64,
+    /// A message that has no meaning at this point, such as a second negotiation.
+    pub unexpected: u64,
+    /// No hops left.
+    pub ttl_expired: u64,
+    /// Too large to be forwarded.
+    pub too_large: u64,
+    /// Nobody but perhaps the sender has subscribed to the name.
+    pub no_subscriber: u64,
+    /// Copies for a link that closed in the meantime.
+    pub link_closed: u64,
+    /// Copies for a subscriber that read too slowly.
+    pub shed: u64,
+}
+
+/// What is counted; see [`MetricsSnapshot`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Counter {
+    Received,
+    ReceivedBytes,
+    Delivered,
+    DeliveredBytes,
+    ShedLinks,
+    Malformed,
+    BadMac,
+    Unexpected,
+    TtlExpired,
+    TooLarge,
+    NoSubscriber,
+    LinkClosed,
+    Shed,
+}
+
+const COUNTERS: usize = Counter::Shed as usize + 1;
+
+/// The node's counters.
+pub struct Metrics {
+    table: Arc<RouteTable<Subscriber>>,
+    links: AtomicU64,
+    counters: [AtomicU64; COUNTERS],
+}
+
+impl Metrics {
+    pub(crate) fn new(table: Arc<RouteTable<Subscriber>>) -> Self {
+        Self {
+            table,
+            links: AtomicU64::new(0),
+            counters: Default::default(),
+        }
+    }
+
+    /// Reads all counters.
+    pub fn snapshot(&self) -> MetricsSnapshot {
+        let read = |counter: Counter| self.counters[counter as usize].load(Ordering::Relaxed);
+        MetricsSnapshot {
+            links: self.links.load(Ordering::Relaxed),
+            subscriptions: self.table.subscriptions() as u64,
+            received: read(Counter::Received),
+            received_bytes: read(Counter::ReceivedBytes),
+            delivered: read(Counter::Delivered),
+            delivered_bytes: read(Counter::DeliveredBytes),
+            shed_links: read(Counter::ShedLinks),
+            dropped: Dropped {
+                malformed: read(Counter::Malformed),
+                bad_mac: read(Counter::BadMac),
+                unexpected: read(Counter::Unexpected),
+                ttl_expired: read(Counter::TtlExpired),
+                too_large: read(Counter::TooLarge),
+                no_subscriber: read(Counter::NoSubscriber),
+                link_closed: read(Counter::LinkClosed),
+                shed: read(Counter::Shed),
+            },
+        }
+    }
+
+    /// Adds what one link's task has counted, and starts it again from nothing.
+    pub(crate) fn take(&self, tally: &mut Tally) {
+        for (counter, n) in self.counters.iter().zip(std::mem::take(&mut tally.0)) {
+            if n > 0 {
+                counter.fetch_add(n, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Counts a link for as long as the returned value lives.
+    pub(crate) fn count_link(&self) -> LinkCount<'_> {
+        self.links.fetch_add(1, Ordering::Relaxed);
+        LinkCount(self)
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.snapshot().fmt(f)
+    }
+}
+
+/// What a link's task has counted since it last told. The counters are shared by
+/// all threads, so they are not touched for each message.
+#[derive(Debug, Default)]
+pub(crate) struct Tally([u64; COUNTERS]);
+
+impl Tally {
+    pub(crate) fn add(&mut self, counter: Counter, n: usize) {
+        self.0[counter as usize] += n as u64;
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine += theirs;
+        }
+    }
+}
+
+/// One link that is up.
+#[derive(Debug)]
+pub(crate) struct LinkCount<'a>(&'a Metrics);
+
+impl Drop for LinkCount<'_> {
+    fn drop(&mut self) {
+        self.0.links.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,337 @@
+//! The driver: one task per link reads frames, lets the router decide, queues.
+//!
+//! A task queues everything it could read at once for all subscribers, then wakes
+//! their writers, then waits for those whose queue was full, all of them at the
+//! same time. So a slow subscriber delays nobody's copy of the frames that were
+//! read together with its own; it delays what its publishers send next, by
+//! [`NodeConfig::slow_subscriber_grace`] at most, and is shed then.
+//!
+//! A task that panics takes its own link with it, routes included, and no other.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::future::join_all;
+use indexmap::IndexMap;
+use slim_link::{AcceptedLink, CloseReason, Drops, FrameReader, LinkEnd, Outbound};
+use slim_proto::{ConnectionType, Frame, Message, RoutedFrame, SubscriptionAck};
+use tokio::net::TcpListener;
+use tokio::task::yield_now;
+use tracing::{Instrument, debug, info, info_span, trace, warn};
+
+use crate::metrics::{Counter, Metrics, Tally};
+use crate::router::{Routed, route};
+use crate::subscriber::{Full, Grace, Subscriber};
+use crate::{LinkRoutes, NodeConfig, RouteTable};
+
+/// Copies that a task queues before it wakes the writers and lets other tasks run.
+const COPIES_PER_TURN: usize = 4096;
+
+/// Routes that a lost link's task removes before it lets other tasks run.
+const ROUTES_PER_TURN: usize = 4096;
+
+/// A node that listens. [`Node::run`] makes it work.
+#[derive(Debug)]
+pub struct Node {
+    listeners: Vec<TcpListener>,
+    local_addrs: Vec<SocketAddr>,
+    config: NodeConfig,
+    shared: Arc<Shared>,
+}
+
+/// The node cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// No address is configured.
+    #[error("no address to listen on")]
+    NoAddress,
+    /// The address is in use, not this machine's, or not allowed.
+    #[error("cannot listen on {addr}: {source}")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+impl Node {
+    /// Listens on all of [`NodeConfig::listen`]. Peers can connect from now on and
+    /// are served once [`Self::run`] is called, so call it soon.
+    ///
+    /// # Errors
+    /// See [`BindError`]. Nothing is listened on then.
+    pub async fn bind(config: NodeConfig) -> Result<Self, BindError> {
+        if config.listen.is_empty() {
+            return Err(BindError::NoAddress);
+        }
+        let mut listeners = Vec::new();
+        let mut local_addrs = Vec::new();
+        for &addr in &config.listen {
+            let failed = |source| BindError::Listen { addr, source };
+            let listener = TcpListener::bind(addr).await.map_err(failed)?;
+            local_addrs.push(listener.local_addr().map_err(failed)?);
+            listeners.push(listener);
+        }
+        let table = Arc::new(RouteTable::new());
+        let shared = Shared {
+            metrics: Arc::new(Metrics::new(Arc::clone(&table))),
+            table,
+            turns: AtomicU64::new(0),
+            links: AtomicU64::new(0),
+            grace: Grace {
+                period: config.slow_subscriber_grace,
+                bytes: config.queue_bytes as u64 / 4,
+            },
+            max_subscriptions_per_link: config.max_subscriptions_per_link,
+        };
+        Ok(Self {
+            listeners,
+            local_addrs,
+            config,
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// The addresses listened on, with real ports, in the order of
+    /// [`NodeConfig::listen`].
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.local_addrs
+    }
+
+    /// The node's counters. They can be read while it runs and afterwards.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.shared.metrics)
+    }
+
+    /// Serves links until `shutdown`, then stops listening, sends what is queued and
+    /// ends the links in good order, so that applications connect again elsewhere.
+    /// Takes [`NodeConfig::drain_timeout`] at most for that, and no time for links
+    /// that have nothing queued. Dropping the future cuts all links at once.
+    ///
+    /// # Errors
+    /// If the server ends before `shutdown`.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> io::Result<()> {
+        let accept = self.config.accept();
+        let shared = self.shared;
+        let on_link = move |link: AcceptedLink| {
+            let shared = Arc::clone(&shared);
+            async move { shared.serve(link).await }
+        };
+        slim_link::serve(self.listeners, accept, on_link, shutdown).await
+    }
+}
+
+/// What the links' tasks share.
+#[derive(Debug)]
+struct Shared {
+    table: Arc<RouteTable<Subscriber>>,
+    metrics: Arc<Metrics>,
+    /// Numbers turns; see [`Subscriber::touch`]. 0 is none.
+    turns: AtomicU64,
+    /// Numbers links, for the log.
+    links: AtomicU64,
+    grace: Grace,
+    max_subscriptions_per_link: usize,
+}
+
+impl Shared {
+    async fn serve(self: Arc<Self>, link: AcceptedLink) {
+        let AcceptedLink {
+            info,
+            frames,
+            outbound,
+        } = link;
+        let number = self.links.fetch_add(1, Ordering::Relaxed) + 1;
+        let span = info_span!("link", number, peer = %info.peer_addr);
+        let work = async {
+            if info.connection_type == ConnectionType::Peer {
+                warn!(
+                    node_id = info.node_id,
+                    "replica refused: peer links are not supported"
+                );
+                outbound.close(CloseReason::Refused);
+                return;
+            }
+            let _counted = self.metrics.count_link();
+            info!(
+                node_id = info.node_id,
+                link_id = info.link_id,
+                version = info.slim_version,
+                mac = info.has_mac,
+                "link up"
+            );
+            let end = LinkTask::new(&self, frames, outbound).run().await;
+            info!(%end, "link down");
+        };
+        work.instrument(span).await;
+    }
+}
+
+/// One link's task.
+struct LinkTask<'a> {
+    shared: &'a Shared,
+    frames: FrameReader,
+    routes: LinkRoutes<Subscriber>,
+    tally: Tally,
+    /// What the reader has dropped as far as it is counted.
+    drops: Drops,
+}
+
+/// What is queued but not yet sent off.
+#[derive(Default)]
+struct Turn<'f> {
+    number: u64,
+    copies: usize,
+    targets: Vec<Arc<Subscriber>>,
+    /// Links with something new in their queue.
+    touched: Vec<Arc<Subscriber>>,
+    /// Links whose queue was full, by address, and the frames for them, from the
+    /// first that did not fit: what a link gets from another stays in order.
+    behind: IndexMap<usize, (Arc<Subscriber>, Vec<&'f RoutedFrame>)>,
+}
+
+impl<'a> LinkTask<'a> {
+    fn new(shared: &'a Shared, frames: FrameReader, outbound: Outbound) -> Self {
+        let link = Arc::new(Subscriber::new(outbound));
+        let routes = shared.table.attach(link, shared.max_subscriptions_per_link);
+        let drops = frames.drops();
+        Self {
+            shared,
+            frames,
+            routes,
+            tally: Tally::default(),
+            drops,
+        }
+    }
+
+    /// Serves the link until it ends.
+    async fn run(mut self) -> LinkEnd {
+        let mut batch = Vec::new();
+        let end = loop {
+            let read = self.frames.read_batch(&mut batch).await;
+            self.count_received(&batch);
+            self.handle(&batch).await;
+            self.shared.metrics.take(&mut self.tally);
+            batch.clear();
+            if let Err(end) = read {
+                break end;
+            }
+        };
+        while self.routes.release(ROUTES_PER_TURN) {
+            yield_now().await;
+        }
+        end
+    }
+
+    fn count_received(&mut self, batch: &[Frame]) {
+        let drops = self.frames.drops();
+        let malformed = (drops.malformed - self.drops.malformed) as usize;
+        let bad_mac = (drops.bad_mac - self.drops.bad_mac) as usize;
+        if malformed + bad_mac > 0 {
+            debug!(malformed, bad_mac, "messages dropped");
+        }
+        self.drops = drops;
+        self.tally.add(Counter::Malformed, malformed);
+        self.tally.add(Counter::BadMac, bad_mac);
+        self.tally
+            .add(Counter::Received, batch.len() + malformed + bad_mac);
+        let bytes = batch.iter().map(|frame| frame.bytes().len()).sum();
+        self.tally.add(Counter::ReceivedBytes, bytes);
+    }
+
+    async fn handle(&mut self, batch: &[Frame]) {
+        let mut turn = self.new_turn();
+        for frame in batch {
+            self.handle_frame(frame, &mut turn);
+            if turn.copies >= COPIES_PER_TURN {
+                self.end_turn(turn).await;
+                yield_now().await;
+                turn = self.new_turn();
+            }
+        }
+        self.end_turn(turn).await;
+    }
+
+    fn new_turn<'f>(&self) -> Turn<'f> {
+        let number = self.shared.turns.fetch_add(1, Ordering::Relaxed) + 1;
+        Turn {
+            number,
+            ..Turn::default()
+        }
+    }
+
+    /// Queues what follows from one frame.
+    fn handle_frame<'f>(&mut self, frame: &'f Frame, turn: &mut Turn<'f>) {
+        turn.targets.clear();
+        let usable = |link: &Subscriber| !link.outbound().is_closed();
+        match route(
+            frame,
+            &self.shared.table,
+            &mut self.routes,
+            usable,
+            &mut turn.targets,
+        ) {
+            Ok(Routed::Done) => {}
+            Ok(Routed::Answer(ack)) => self.answer(ack, turn),
+            Ok(Routed::Forward(frame, outgoing)) => {
+                let header = frame.header();
+                let copies = turn.targets.len();
+                trace!(source = %header.source.id, destination = %header.destination.id, copies, "publish");
+                turn.copies += copies;
+                for link in turn.targets.drain(..) {
+                    let key = Arc::as_ptr(&link).addr();
+                    if let Some((_, frames)) = turn.behind.get_mut(&key) {
+                        frames.push(frame);
+                    } else if let Err(Full) = link.push(&outgoing, &mut self.tally) {
+                        turn.behind.insert(key, (link, vec![frame]));
+                    } else if link.touch(turn.number) {
+                        turn.touched.push(link);
+                    }
+                }
+            }
+            Err(reason) => {
+                trace!(?reason, "dropped");
+                self.tally.add(reason, 1);
+            }
+        }
+    }
+
+    /// Queues an ack in front of all data.
+    fn answer(&mut self, ack: SubscriptionAck, turn: &mut Turn<'_>) {
+        if let Err(reason) = &ack.result {
+            debug!(subscription_id = ack.subscription_id, %reason, "subscription refused");
+        }
+        let link = self.routes.link();
+        match link
+            .outbound()
+            .try_push_control(&Message::SubscriptionAck(ack))
+        {
+            Ok(()) if link.touch(turn.number) => turn.touched.push(Arc::clone(link)),
+            Ok(()) | Err(slim_link::PushError::Closed) => {}
+            // It subscribes and does not read the answers.
+            Err(slim_link::PushError::Full) => link.shed(&mut self.tally),
+        }
+    }
+
+    /// Wakes the writers, then waits for those that are behind.
+    async fn end_turn(&mut self, turn: Turn<'_>) {
+        for link in turn.touched {
+            link.outbound().wake();
+        }
+        if turn.behind.is_empty() {
+            return;
+        }
+        debug!(links = turn.behind.len(), "waiting for slow subscribers");
+        let grace = self.shared.grace;
+        let waits = turn
+            .behind
+            .values()
+            .map(|(link, frames)| link.push_slowly(frames, grace));
+        for tally in join_all(waits).await {
+            self.tally.merge(&tally);
+        }
+    }
+}
