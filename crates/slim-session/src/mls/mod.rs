@@ -1,0 +1,109 @@
+//! End-to-end encryption of a session with MLS (RFC 9420), by OpenMLS.
+//!
+//! The moderator has a [`Group`] from the start and is the only one who changes it:
+//! each change is a commit that the members take in their order. A participant makes
+//! key packages with a [`Joiner`] and gets its [`Group`] from the welcome that answers
+//! one. Both encrypt and decrypt with it.
+//!
+//! One cipher suite (P-256, AES-128-GCM), basic credentials that are identity tokens,
+//! commits in the clear, no extensions, no proposals outside of commits. All messages
+//! in and out are complete `MLSMessage`s.
+//!
+//! | what arrives | member, same epoch | later epoch | earlier epoch | removed |
+//! |---|---|---|---|---|
+//! | commit of the moderator | applied, or [`Effect::SelfRemoved`] | `FutureEpoch` | `PastEpoch` | `Removed` |
+//! | commit of anybody else | `NotModerator` | `FutureEpoch` | `PastEpoch` | `Removed` |
+//! | data | decrypted once | `FutureEpoch` | decrypted once for five epochs back | `Removed` |
+//! | anything broken | refused, nothing changes | refused | refused | refused |
+//!
+//! Changes are staged first, everything about them is checked, then they are merged;
+//! whatever is refused leaves the group as it was.
+//!
+//! OpenMLS reads the system's clock to check the lifetime of key packages that are
+//! added, and for nothing else that matters. A simulation has to keep its time within
+//! the year before the real one.
+
+mod commit;
+mod credential;
+mod group;
+mod joiner;
+mod provider;
+mod storage;
+#[cfg(test)]
+mod tests;
+
+use openmls::prelude::{
+    Capabilities, Ciphersuite, CredentialType, Lifetime, MlsMessageBodyIn, MlsMessageIn,
+    ProtocolVersion, tls_codec::Deserialize as _,
+};
+
+pub(crate) use self::{
+    commit::{AddCommit, CommitError, Effect, KeyPackageError, ProcessError},
+    credential::{CredentialError, Vetting},
+    group::{CreateError, DecryptError, Decrypted, EncryptError, Group},
+    joiner::{JoinError, Joiner, KeyPackageRefused},
+};
+
+const CIPHER_SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256;
+
+/// How many epochs back a message is still decrypted. Enough for what crosses commits
+/// on the way; peers of other makes keep all.
+const PAST_EPOCHS: usize = 5;
+
+/// How many messages of one sender may be missing or late within an epoch. The skipped
+/// keys are kept, so this bounds memory per sender, too.
+const GENERATIONS: u32 = 1024;
+
+/// Plaintexts are padded to a multiple of this many bytes, so that their exact length
+/// stays hidden.
+const PADDING: usize = 32;
+
+/// Seconds before its making from which a leaf is valid, for clocks that are behind.
+const LIFETIME_MARGIN: u64 = 3600;
+
+/// Seconds after its making until which a leaf is valid. The identity token in it ends
+/// much earlier.
+const LIFETIME: u64 = 365 * 24 * 3600;
+
+fn capabilities() -> Capabilities {
+    Capabilities::new(
+        Some(&[ProtocolVersion::Mls10]),
+        Some(&[CIPHER_SUITE]),
+        Some(&[]),
+        Some(&[]),
+        Some(&[CredentialType::Basic]),
+    )
+}
+
+fn lifetime(now: u64) -> Lifetime {
+    Lifetime::init(
+        now.saturating_sub(LIFETIME_MARGIN),
+        now.saturating_add(LIFETIME),
+    )
+}
+
+/// Decodes one complete `MLSMessage` (RFC 9420 §6).
+fn decode(mut message: &[u8]) -> Option<MlsMessageBodyIn> {
+    let decoded = MlsMessageIn::tls_deserialize(&mut message).ok()?;
+    message.is_empty().then(|| decoded.extract())
+}
+
+/// The epoch a commit or an encrypted message was made in, without decoding more.
+///
+/// `None` for other kinds of messages and for what is cut off before the epoch.
+pub(crate) fn message_epoch(message: &[u8]) -> Option<u64> {
+    // RFC 9420 §6: version mls10, then PublicMessage or PrivateMessage. Both begin with
+    // the group id and the epoch.
+    let after_format = message
+        .strip_prefix(&[0, 1, 0, 1])
+        .or_else(|| message.strip_prefix(&[0, 1, 0, 2]))?;
+    // RFC 9420 §2.1.2: the two high bits of a length tell how long it is itself.
+    let (length, group_id) = match *after_format {
+        [a @ 0..0x40, ref rest @ ..] => (usize::from(a), rest),
+        [a @ 0x40..0x80, b, ref rest @ ..] => (usize::from(a & 0x3f) << 8 | usize::from(b), rest),
+        // A longer group id is nobody's.
+        _ => return None,
+    };
+    let epoch = group_id.get(length..)?.first_chunk()?;
+    Some(u64::from_be_bytes(*epoch))
+}
