@@ -1,0 +1,153 @@
+//! Running cargo, and finding what it built.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+/// The folder of the workspace.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask is a folder of the workspace")
+}
+
+/// The cargo that started us, in the folder of the workspace.
+pub(crate) fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root()).args(args);
+    command
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// If it cannot be started or ends with a status other than 0.
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start {command:?}"))?;
+    if !status.success() {
+        bail!("{} ended with {status}", shown(command));
+    }
+    Ok(())
+}
+
+/// What a command prints on stdout.
+///
+/// # Errors
+/// As [`run`], or if it prints something else than text.
+pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start {command:?}"))?;
+    if !output.status.success() {
+        bail!("{} ended with {}", shown(command), output.status);
+    }
+    String::from_utf8(output.stdout).context("output that is not UTF-8")
+}
+
+/// A command as one would type it.
+pub(crate) fn shown(command: &Command) -> String {
+    let program = Path::new(command.get_program());
+    program
+        .file_name()
+        .into_iter()
+        .chain(command.get_args())
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// The two programs that users meet.
+#[derive(Clone, Debug)]
+pub(crate) struct Programs {
+    /// `slim-node`
+    pub(crate) node: PathBuf,
+    /// `slim`
+    pub(crate) slim: PathBuf,
+}
+
+impl Programs {
+    /// Those in `folder`.
+    ///
+    /// # Errors
+    /// If one of them is not there.
+    pub(crate) fn in_folder(folder: &Path) -> anyhow::Result<Self> {
+        let find = |name: &str| {
+            let path = folder.join(name).with_extension(env::consts::EXE_EXTENSION);
+            path.canonicalize()
+                .with_context(|| format!("no program {}", path.display()))
+        };
+        Ok(Self {
+            node: find("slim-node")?,
+            slim: find("slim")?,
+        })
+    }
+
+    /// Builds with `cargo build` and the given further arguments.
+    ///
+    /// # Errors
+    /// If the build fails or gives no such programs.
+    pub(crate) fn build(args: &[&str]) -> anyhow::Result<Self> {
+        let mut build = command(&[
+            "build",
+            "--locked",
+            "--message-format=json-render-diagnostics",
+        ]);
+        let messages = output(build.args(args))?;
+        let built = |name: &str| {
+            messages
+                .lines()
+                .find_map(|line| executable(line, name))
+                .with_context(|| format!("the build gave no program {name}"))
+        };
+        Ok(Self {
+            node: built("slim-node")?,
+            slim: built("slim")?,
+        })
+    }
+}
+
+/// Where the program `name` is, if this line of `--message-format=json` tells.
+fn executable(line: &str, name: &str) -> Option<PathBuf> {
+    let message: Value = serde_json::from_str(line).ok()?;
+    let target = &message["target"];
+    let is_it = message["reason"] == "compiler-artifact"
+        && target["name"] == name
+        && target["kind"][0] == "bin"
+        && message["profile"]["test"] == false;
+    message["executable"]
+        .as_str()
+        .filter(|_| is_it)
+        .map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_is_found_and_its_test_is_not() {
+        let line = |kind: &str, test: bool| {
+            serde_json::json!({
+                "reason": "compiler-artifact",
+                "target": {"name": "slim", "kind": [kind]},
+                "profile": {"test": test},
+                "executable": "/target/debug/slim",
+            })
+            .to_string()
+        };
+        assert_eq!(
+            executable(&line("bin", false), "slim"),
+            Some("/target/debug/slim".into())
+        );
+        assert_eq!(executable(&line("bin", true), "slim"), None);
+        assert_eq!(executable(&line("test", false), "slim"), None);
+        assert_eq!(executable(&line("bin", false), "slim-node"), None);
+        assert_eq!(executable("Compiling slim", "slim"), None);
+    }
+}
