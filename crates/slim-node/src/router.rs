@@ -23,6 +23,9 @@ use slim_proto::{Frame, Outgoing, RoutedFrame, SubscriptionAck, UNICAST, Undeliv
 use crate::metrics::Counter;
 use crate::{LinkRoutes, RouteTable, SubscriptionError};
 
+#[cfg(test)]
+mod tests;
+
 /// What is to be done.
 #[derive(Debug)]
 pub(crate) enum Routed<'f> {

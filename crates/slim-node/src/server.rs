@@ -15,11 +15,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::join_all;
 use indexmap::IndexMap;
-use slim_link::{AcceptedLink, CloseReason, Drops, FrameReader, LinkEnd, Outbound};
-use slim_proto::{ConnectionType, Frame, Message, RoutedFrame, SubscriptionAck};
+use slim_link::{AcceptedLink, Drops, FrameReader, LinkEnd, Outbound, PushError};
+use slim_proto::{Frame, Message, RoutedFrame, SubscriptionAck};
 use tokio::net::TcpListener;
 use tokio::task::yield_now;
-use tracing::{Instrument, debug, info, info_span, trace, warn};
+use tracing::{Instrument, debug, info, info_span, trace};
 
 use crate::metrics::{Counter, Metrics, Tally};
 use crate::router::{Routed, route};
@@ -147,14 +147,6 @@ impl Shared {
         let number = self.links.fetch_add(1, Ordering::Relaxed) + 1;
         let span = info_span!("link", number, peer = %info.peer_addr);
         let work = async {
-            if info.connection_type == ConnectionType::Peer {
-                warn!(
-                    node_id = info.node_id,
-                    "replica refused: peer links are not supported"
-                );
-                outbound.close(CloseReason::Refused);
-                return;
-            }
             let _counted = self.metrics.count_link();
             info!(
                 node_id = info.node_id,
@@ -310,9 +302,9 @@ impl<'a> LinkTask<'a> {
             .try_push_control(&Message::SubscriptionAck(ack))
         {
             Ok(()) if link.touch(turn.number) => turn.touched.push(Arc::clone(link)),
-            Ok(()) | Err(slim_link::PushError::Closed) => {}
+            Ok(()) | Err(PushError::Closed) => {}
             // It subscribes and does not read the answers.
-            Err(slim_link::PushError::Full) => link.shed(&mut self.tally),
+            Err(PushError::Full) => link.shed(&mut self.tally),
         }
     }
 
