@@ -47,7 +47,8 @@ pub(crate) struct Decrypted {
     pub(crate) plaintext: Bytes,
     /// What the sender authenticated beside it.
     pub(crate) aad: Vec<u8>,
-    /// The subject of the sender's leaf.
+    /// The subject of the sender's leaf. It was a member when it encrypted the message, and
+    /// may have been removed since: [`Group::contains`] tells.
     pub(crate) sender: Arc<str>,
 }
 

@@ -46,6 +46,9 @@ pub(crate) use self::{
 
 const CIPHER_SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256;
 
+/// Its name in the registry (RFC 9420 §17.1).
+pub(crate) const SUITE_NAME: &str = "MLS_128_DHKEMP256_AES128GCM_SHA256_P256";
+
 /// How many epochs back a message is still decrypted. Enough for what crosses commits
 /// on the way; peers of other makes keep all.
 const PAST_EPOCHS: usize = 5;
