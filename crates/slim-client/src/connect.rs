@@ -1,0 +1,184 @@
+//! From a name and an identity to a connected client.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use slim_auth::{Identity, SharedSecret, SharedSecretError, Verifier};
+use slim_link::{DialConfig, DialError, Link, Target, TargetError, dial};
+use slim_proto::Name;
+use slim_session::{Endpoint, EndpointConfig};
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::debug;
+
+use crate::Client;
+use crate::driver::{Driver, backoff};
+
+/// How long the node is tried at the start.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A client to be.
+#[derive(Debug)]
+pub struct ClientBuilder {
+    name: Name,
+    identity: Option<(Arc<dyn Identity>, Arc<dyn Verifier>)>,
+    connect_timeout: Duration,
+    sends_data: bool,
+    receives_data: bool,
+}
+
+impl ClientBuilder {
+    pub(crate) fn new(name: Name) -> Self {
+        Self {
+            name,
+            identity: None,
+            connect_timeout: CONNECT_TIMEOUT,
+            sends_data: true,
+            receives_data: true,
+        }
+    }
+
+    /// Identity by a secret that all applications share, at least 32 bytes.
+    ///
+    /// # Errors
+    /// If the secret is too short.
+    pub fn shared_secret(self, secret: &str) -> Result<Self, SharedSecretError> {
+        let identity = Arc::new(SharedSecret::new(
+            &self.name.readable(),
+            secret,
+            &mut rand::rng(),
+        )?);
+        Ok(self.identity(identity.clone(), identity))
+    }
+
+    /// Any identity, and what others' are verified with.
+    #[must_use]
+    pub fn identity(mut self, identity: Arc<dyn Identity>, verifier: Arc<dyn Verifier>) -> Self {
+        self.identity = Some((identity, verifier));
+        self
+    }
+
+    /// How long the node is tried at the start. Default 10 s.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Whether others may expect data from us. Default true.
+    #[must_use]
+    pub fn sends_data(mut self, sends: bool) -> Self {
+        self.sends_data = sends;
+        self
+    }
+
+    /// Whether others send us data and await our acknowledgements. Default true.
+    #[must_use]
+    pub fn receives_data(mut self, receives: bool) -> Self {
+        self.receives_data = receives;
+        self
+    }
+
+    /// Connects to a node, `http://host:port` or `host:port`. Done when others can
+    /// reach us.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn connect(self, target: &str) -> Result<Client, ConnectError> {
+        let target: Target = target.parse()?;
+        let Some((identity, verifier)) = self.identity else {
+            return Err(ConnectError::NoIdentity);
+        };
+        let deadline = Instant::now() + self.connect_timeout;
+        let config = DialConfig::default();
+        let link = first_link(&target, &config, deadline, self.connect_timeout).await?;
+
+        let mut settings = EndpointConfig::new(self.name, rand::random());
+        settings.sends_data = self.sends_data;
+        settings.receives_data = self.receives_data;
+        let endpoint = Endpoint::new(settings, identity, verifier);
+        let (client, ready) = Driver::start(endpoint, target.clone(), config, link);
+        match timeout_at(deadline, ready).await {
+            Ok(Ok(Ok(()))) => Ok(client),
+            Ok(Ok(Err(reason))) => Err(ConnectError::Refused { target, reason }),
+            // No answer, or the link broke and is being tried again.
+            Ok(Err(_)) | Err(_) => Err(ConnectError::Unreachable {
+                target,
+                tried_for: self.connect_timeout,
+                reason: "it does not answer the subscription of our name".to_owned(),
+            }),
+        }
+    }
+}
+
+/// Tries until the node is there or time is up.
+async fn first_link(
+    target: &Target,
+    config: &DialConfig,
+    deadline: Instant,
+    tried_for: Duration,
+) -> Result<Link, ConnectError> {
+    let mut reason = "no answer".to_owned();
+    for attempt in 1.. {
+        match timeout_at(deadline, dial(target, config)).await {
+            Ok(Ok(link)) => return Ok(link),
+            Ok(Err(error @ DialError::Refused { .. })) => {
+                return Err(ConnectError::Refused {
+                    target: target.clone(),
+                    reason: error.to_string(),
+                });
+            }
+            Ok(Err(error)) => reason = describe(&error),
+            Err(_) => break,
+        }
+        debug!(%target, attempt, %reason, "not connected");
+        if timeout_at(deadline, sleep(backoff(attempt))).await.is_err() {
+            break;
+        }
+    }
+    Err(ConnectError::Unreachable {
+        target: target.clone(),
+        tried_for,
+        reason,
+    })
+}
+
+/// An error with its causes, on one line.
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}
+
+/// A client could not be connected.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// The address cannot be dialled.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// [`ClientBuilder::shared_secret`] or [`ClientBuilder::identity`] was not called.
+    #[error("a client needs an identity")]
+    NoIdentity,
+    /// Nobody answers there, or what answers is not a node.
+    #[error("no node at {target} after {} s: {reason}", .tried_for.as_secs_f32())]
+    Unreachable {
+        /// Where.
+        target: Target,
+        /// How long it was tried.
+        tried_for: Duration,
+        /// What the last attempt said.
+        reason: String,
+    },
+    /// The node does not want us.
+    #[error("{target} refused: {reason}")]
+    Refused {
+        /// Which node.
+        target: Target,
+        /// Its reason.
+        reason: String,
+    },
+}

@@ -1,0 +1,673 @@
+//! One application's session layer: finds the session that something is about,
+//! and answers what is about none.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use slim_auth::{Identity, Verifier, VerifyError};
+use slim_proto::{
+    Body, Command as Wire, Header, JoinRequest, Message, Name, NameId, Publish, RouteName,
+    SessionId, SessionType, UNICAST, canonical,
+};
+use tracing::{debug, trace, warn};
+
+use crate::api::{
+    Command, CreateError, Done, EndpointConfig, Input, Now, Output, RequestId, Role, SessionConfig,
+    SessionInfo, Timers,
+};
+use crate::gate::{Authentic, Refusal, authenticate};
+use crate::outbox::{Context, Outbox};
+use crate::session::{Session, Setup, refuse};
+use crate::subscriptions::{Outcome, Owner, Subscriptions};
+use crate::voice::Voice;
+
+/// Sessions that one application may hold. What would be one more is refused:
+/// a create fails, an invitation is not answered.
+pub(crate) const MAX_SESSIONS: usize = 4096;
+
+/// A copy of a discovery request is answered this long after it came, and only
+/// if no join request came meanwhile: then the first answer was lost. A
+/// moderator of the reference does not survive an answer too many.
+const DISCOVERY_COPY_DELAY: Duration = Duration::from_millis(200);
+
+/// How long discovery requests are remembered.
+const DISCOVERY_MEMORY: Duration = Duration::from_secs(60);
+
+/// Discovery requests that are remembered at once; the oldest goes first.
+const MAX_DISCOVERIES: usize = 1024;
+
+/// Peers with another identity that are remembered, so that each is told once.
+/// When full, no further peer is told.
+const MAX_MISMATCHES: usize = 1024;
+
+/// The engine. See the crate's documentation for how to drive it.
+#[derive(Debug)]
+pub struct Endpoint {
+    config: EndpointConfig,
+    /// Our full name.
+    local: Name,
+    shared: Shared,
+    sessions: BTreeMap<SessionId, Session>,
+    deadlines: Deadlines,
+    discoveries: BTreeMap<(SessionId, RouteName), Discovery>,
+    mismatches: BTreeSet<RouteName>,
+    is_ready: bool,
+}
+
+/// What every session needs while it works.
+#[derive(Debug)]
+struct Shared {
+    out: Outbox,
+    voice: Voice,
+    verifier: Arc<dyn Verifier>,
+    subscriptions: Subscriptions,
+    rng: StdRng,
+}
+
+impl Shared {
+    fn context(&mut self, now: Now) -> Context<'_> {
+        Context {
+            now,
+            out: &mut self.out,
+            voice: &mut self.voice,
+            verifier: &self.verifier,
+            subscriptions: &mut self.subscriptions,
+            rng: &mut self.rng,
+        }
+    }
+}
+
+/// A discovery request that we answered.
+#[derive(Debug)]
+struct Discovery {
+    at: Duration,
+    /// A copy that waits for its answer: when, and to which message.
+    copy: Option<(Duration, Asked)>,
+}
+
+/// What an answer to a discovery request needs of it.
+#[derive(Debug)]
+struct Asked {
+    source: Name,
+    /// The name by which we were asked for, with our id.
+    local: Name,
+    session_type: SessionType,
+    message_id: u32,
+}
+
+/// When each session wants to be called.
+#[derive(Debug, Default)]
+struct Deadlines {
+    of_session: BTreeMap<SessionId, Duration>,
+    order: BTreeSet<(Duration, SessionId)>,
+}
+
+impl Deadlines {
+    fn set(&mut self, id: SessionId, at: Option<Duration>) {
+        if let Some(old) = self.of_session.remove(&id) {
+            self.order.remove(&(old, id));
+        }
+        if let Some(at) = at {
+            self.of_session.insert(id, at);
+            self.order.insert((at, id));
+        }
+    }
+}
+
+impl Endpoint {
+    /// An engine for the application with this identity.
+    pub fn new(
+        config: EndpointConfig,
+        identity: Arc<dyn Identity>,
+        verifier: Arc<dyn Verifier>,
+    ) -> Self {
+        let mut rng = StdRng::seed_from_u64(config.seed);
+        let local = config.name.with_id(NameId::of_subject(identity.subject()));
+        Self {
+            config,
+            local,
+            shared: Shared {
+                out: Outbox::default(),
+                voice: Voice::new(identity),
+                verifier,
+                subscriptions: Subscriptions::new(&mut rng),
+                rng,
+            },
+            sessions: BTreeMap::new(),
+            deadlines: Deadlines::default(),
+            discoveries: BTreeMap::new(),
+            mismatches: BTreeSet::new(),
+            is_ready: false,
+        }
+    }
+
+    /// Our full name, id included.
+    pub fn name(&self) -> &Name {
+        &self.local
+    }
+
+    /// Sessions that are open or still repeat their last answers.
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Takes what happened, and gives what is to be done, in order.
+    pub fn handle(&mut self, now: Now, input: Input) -> Vec<Output> {
+        trace!(?input, "in");
+        match input {
+            Input::LinkUp => self.on_link_up(now),
+            Input::LinkDown => self.on_link_down(),
+            Input::LinkGone => self.on_link_gone(now),
+            Input::Received(message) => self.on_message(now, message),
+            Input::Command(request, command) => self.on_command(now, request, command),
+            Input::Busy(id, busy) => {
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    session.set_busy(busy);
+                }
+            }
+            Input::Deadline => {}
+        }
+        self.on_deadlines(now);
+        let mut outputs = self.shared.out.take();
+        outputs.retain(|output| match output {
+            Output::IdentityMismatch(peer) => {
+                self.mismatches.len() < MAX_MISMATCHES && self.mismatches.insert(peer.route())
+            }
+            _ => true,
+        });
+        for output in &outputs {
+            trace!(?output, "out");
+        }
+        outputs
+    }
+
+    /// When [`Input::Deadline`] is wanted next. `None` while nothing is
+    /// outstanding, and while the link is down.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        if !self.shared.out.connected {
+            return None;
+        }
+        let sessions = self.deadlines.order.first().map(|(at, _)| *at);
+        let discoveries = self
+            .discoveries
+            .values()
+            .filter_map(Discovery::due_at)
+            .min();
+        [
+            sessions,
+            discoveries,
+            self.shared.subscriptions.next_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    // ------------------------------------------------------------ the link
+
+    fn on_link_up(&mut self, now: Now) {
+        let Shared {
+            out,
+            voice,
+            subscriptions,
+            rng,
+            ..
+        } = &mut self.shared;
+        out.connected = true;
+        let Some(token) = voice.token(now, rng) else {
+            return;
+        };
+        if self.is_ready || subscriptions.next_deadline().is_some() {
+            subscriptions.resume(now.at, out, &token);
+        } else {
+            let (local, owner) = (&self.local, Owner::Application);
+            subscriptions.subscribe(now.at, out, local, local, owner, token);
+        }
+        self.each_session(now, Session::on_link_up);
+    }
+
+    fn on_link_down(&mut self) {
+        self.shared.out.connected = false;
+        for session in self.sessions.values_mut() {
+            session.on_link_down();
+        }
+    }
+
+    fn on_link_gone(&mut self, now: Now) {
+        self.on_link_down();
+        self.each_session(now, Session::on_link_gone);
+    }
+
+    fn each_session(&mut self, now: Now, act: impl Fn(&mut Session, &mut Context<'_>)) {
+        for (id, session) in &mut self.sessions {
+            act(session, &mut self.shared.context(now));
+            self.deadlines.set(*id, session.next_deadline());
+        }
+    }
+
+    fn with_session(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        act: impl FnOnce(&mut Session, &mut Context<'_>),
+    ) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            act(session, &mut self.shared.context(now));
+            self.deadlines.set(id, session.next_deadline());
+        }
+    }
+
+    // ------------------------------------------------------------ the application
+
+    fn on_command(&mut self, now: Now, request: RequestId, command: Command) {
+        let id = match command {
+            Command::CreateGroup { channel, config } => {
+                return self.create_group(now, request, &channel, config);
+            }
+            Command::CreateP2p { peer, config } => {
+                return self.create_p2p(now, request, peer, config);
+            }
+            Command::Invite { session, .. }
+            | Command::Remove { session, .. }
+            | Command::Publish { session, .. }
+            | Command::State { session }
+            | Command::Flush { session }
+            | Command::Close { session } => session,
+        };
+        if self.sessions.contains_key(&id) {
+            self.with_session(now, id, |session, cx| {
+                session.on_command(cx, request, command)
+            });
+        } else {
+            refuse(&mut self.shared.context(now), request, &command);
+        }
+    }
+
+    fn create_group(
+        &mut self,
+        now: Now,
+        request: RequestId,
+        channel: &Name,
+        config: SessionConfig,
+    ) {
+        let channels = channel.channels(self.shared.voice.subject());
+        let remote = channels.data.clone();
+        let Some(info) = self.new_session(now, request, SessionType::Multicast, remote, &config)
+        else {
+            return;
+        };
+        let setup = self.setup(info.clone(), Some(channels), config.timers);
+        let session = Session::create(setup, &mut self.shared.context(now));
+        self.shared.out.done(request, Done::Created(Ok(info)));
+        self.add_session(session);
+    }
+
+    fn create_p2p(&mut self, now: Now, request: RequestId, peer: Name, config: SessionConfig) {
+        let kind = SessionType::PointToPoint;
+        let Some(info) = self.new_session(now, request, kind, peer.clone(), &config) else {
+            return;
+        };
+        let setup = self.setup(info, None, config.timers);
+        let cx = &mut self.shared.context(now);
+        let mut session = Session::create(setup, cx);
+        session.call(cx, request, peer);
+        self.add_session(session);
+    }
+
+    /// What is known of a session that we create; `None` if it may not be.
+    fn new_session(
+        &mut self,
+        now: Now,
+        request: RequestId,
+        session_type: SessionType,
+        remote: Name,
+        config: &SessionConfig,
+    ) -> Option<SessionInfo> {
+        if self.sessions.len() >= MAX_SESSIONS {
+            let error = CreateError::TooManySessions {
+                limit: MAX_SESSIONS,
+            };
+            self.shared
+                .context(now)
+                .out
+                .done(request, Done::Created(Err(error)));
+            return None;
+        }
+        let id = loop {
+            let id = SessionId(self.shared.rng.random_range(0..SessionId::LIMIT));
+            if !self.sessions.contains_key(&id) {
+                break id;
+            }
+        };
+        let mut metadata = config.metadata.clone();
+        metadata.retain(|key, _| !canonical::is_reserved(key));
+        Some(SessionInfo {
+            id,
+            session_type,
+            role: Role::Moderator,
+            local: self.local.clone(),
+            remote,
+            mls: config.mls,
+            reliable: config.timers.is_some(),
+            metadata,
+        })
+    }
+
+    fn setup(
+        &self,
+        info: SessionInfo,
+        channels: Option<slim_proto::Channels>,
+        timers: Option<Timers>,
+    ) -> Setup {
+        let EndpointConfig {
+            sends_data,
+            receives_data,
+            ..
+        } = self.config;
+        Setup {
+            info,
+            channels,
+            timers,
+            sends_data,
+            receives_data,
+        }
+    }
+
+    fn add_session(&mut self, session: Session) {
+        let id = session.info().id;
+        self.deadlines.set(id, session.next_deadline());
+        self.sessions.insert(id, session);
+    }
+
+    // ------------------------------------------------------------ the network
+
+    fn on_message(&mut self, now: Now, message: Message) {
+        match message {
+            Message::Publish(publish) => self.on_publish(now, publish),
+            Message::SubscriptionAck(ack) => {
+                if let Some(outcome) = self
+                    .shared
+                    .subscriptions
+                    .on_ack(ack.subscription_id, ack.result)
+                {
+                    self.on_subscribed(now, &outcome);
+                }
+            }
+            // A client contains no router: routes towards others mean nothing here.
+            Message::Subscribe(_) | Message::Unsubscribe(_) | Message::Link(_) => {
+                debug!("not for an application");
+            }
+        }
+    }
+
+    fn on_subscribed(&mut self, now: Now, outcome: &Outcome) {
+        match (outcome.owner, &outcome.result) {
+            (Owner::Application, Ok(())) => {
+                self.is_ready = true;
+                self.shared.out.push(Output::Ready);
+            }
+            (Owner::Application, Err(reason)) => {
+                self.shared.out.push(Output::NotReady(reason.clone()));
+            }
+            (Owner::Session(id), result) => {
+                self.with_session(now, id, |session, cx| session.on_subscribed(cx, result));
+            }
+        }
+    }
+
+    fn on_publish(&mut self, now: Now, mut publish: Publish) {
+        // Only a receiver sets this, for its own application.
+        publish.metadata.remove(canonical::PEER_SUBJECT);
+        if publish.header.source.route() == self.local.route() {
+            return;
+        }
+        let id = publish.session_id;
+        let is_open = self
+            .sessions
+            .get(&id)
+            .is_some_and(|session| !session.is_over());
+        match publish.body {
+            Body::Command(Wire::DiscoveryRequest) if !is_open => self.on_discovery(now, publish),
+            Body::Command(Wire::JoinRequest(_)) if !is_open => self.on_invitation(now, publish),
+            _ => self.with_session(now, id, |session, cx| session.on_publish(cx, publish)),
+        }
+    }
+
+    /// Whether a message is for us, under the name that it was sent to.
+    fn is_addressed(&self, destination: &Name) -> bool {
+        let id = destination.id();
+        destination.same_app(&self.local) && (id.is_any() || id == self.local.id())
+    }
+
+    fn pass(&mut self, now: Now, publish: Publish) -> Option<Authentic> {
+        let (source, id) = (publish.header.source.clone(), publish.session_id);
+        let (kind, message_id) = (publish.session_type, publish.message_id);
+        match authenticate(publish, self.shared.verifier.as_ref(), now.unix) {
+            Ok(message) => Some(message),
+            Err(refusal) => {
+                debug!(%source, %refusal, "invitation refused");
+                if refusal == Refusal::Token(VerifyError::BadMac) {
+                    // Said to both sides: our application, and the moderator, for
+                    // whom a nack under our identity is as unreadable as its
+                    // request is for us.
+                    let local = self.local.clone();
+                    self.reply(now, kind, id, message_id, local, &source, Wire::GroupNack);
+                    self.shared.out.push(Output::IdentityMismatch(source));
+                }
+                None
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one message")]
+    fn reply(
+        &mut self,
+        now: Now,
+        session_type: SessionType,
+        session_id: SessionId,
+        message_id: u32,
+        source: Name,
+        destination: &Name,
+        command: Wire,
+    ) {
+        let publish = Publish {
+            header: Header::new(source, destination.clone(), UNICAST),
+            session_type,
+            session_id,
+            message_id,
+            body: Body::Command(command),
+            metadata: BTreeMap::new(),
+        };
+        let Shared {
+            out, voice, rng, ..
+        } = &mut self.shared;
+        if let Some(message) = voice.finish(publish, now, rng) {
+            out.send(message);
+        }
+    }
+
+    /// Somebody asks whether we are there.
+    fn on_discovery(&mut self, now: Now, publish: Publish) {
+        if !self.is_addressed(&publish.header.destination) || self.is_full() {
+            return;
+        }
+        let Some(message) = self.pass(now, publish) else {
+            return;
+        };
+        let asked = Asked {
+            local: message.destination.with_id(self.local.id()),
+            source: message.source,
+            session_type: message.session_type,
+            message_id: message.message_id,
+        };
+        self.forget_discoveries(now);
+        let key = (message.session_id, asked.source.route());
+        if let Some(known) = self.discoveries.get_mut(&key) {
+            let due_at = known
+                .copy
+                .take()
+                .map_or(now.at + DISCOVERY_COPY_DELAY, |(at, _)| at);
+            known.copy = Some((due_at, asked));
+            return;
+        }
+        self.discoveries.insert(
+            key,
+            Discovery {
+                at: now.at,
+                copy: None,
+            },
+        );
+        self.answer_discovery(now, message.session_id, asked);
+    }
+
+    fn answer_discovery(&mut self, now: Now, id: SessionId, asked: Asked) {
+        let Asked {
+            source,
+            local,
+            session_type,
+            message_id,
+        } = asked;
+        self.reply(
+            now,
+            session_type,
+            id,
+            message_id,
+            local,
+            &source,
+            Wire::DiscoveryReply,
+        );
+    }
+
+    fn forget_discoveries(&mut self, now: Now) {
+        self.discoveries
+            .retain(|_, known| now.at.saturating_sub(known.at) < DISCOVERY_MEMORY);
+        if self.discoveries.len() >= MAX_DISCOVERIES {
+            let oldest = self.discoveries.iter().min_by_key(|(_, known)| known.at);
+            if let Some(key) = oldest.map(|(key, _)| *key) {
+                self.discoveries.remove(&key);
+            }
+        }
+    }
+
+    /// Somebody invites us.
+    fn on_invitation(&mut self, now: Now, publish: Publish) {
+        if publish.header.destination.id() != self.local.id()
+            || !self.is_addressed(&publish.header.destination)
+            || self.is_full()
+        {
+            return;
+        }
+        let Some(message) = self.pass(now, publish) else {
+            return;
+        };
+        let Wire::JoinRequest(request) = &message.command else {
+            return;
+        };
+        let remote = match (message.session_type, &request.channels) {
+            (SessionType::PointToPoint, None) => message.source.clone(),
+            (SessionType::Multicast, Some(channels)) if is_own_channel(&message, request) => {
+                channels.data.clone()
+            }
+            _ => {
+                return warn!(source = %message.source, "invitation to a channel that is not its own");
+            }
+        };
+        let mut metadata = message.metadata.clone();
+        metadata.retain(|key, _| !canonical::is_reserved(key));
+        let info = SessionInfo {
+            id: message.session_id,
+            session_type: message.session_type,
+            role: Role::Participant,
+            local: message.destination.clone(),
+            remote,
+            mls: request.mls_aad_percent.is_some(),
+            reliable: request.timer_settings.is_some(),
+            metadata,
+        };
+        let timers = request.timer_settings.map(|settings| Timers {
+            timeout: Duration::from_millis(settings.timeout_ms.max(1).into()),
+            max_retries: settings.max_retries,
+        });
+        self.discoveries
+            .remove(&(message.session_id, message.source.route()));
+        let setup = self.setup(info, request.channels.clone(), timers);
+        let session = Session::invited(setup, &mut self.shared.context(now), &message);
+        self.add_session(session);
+    }
+
+    fn is_full(&self) -> bool {
+        let full = self.sessions.len() >= MAX_SESSIONS;
+        if full {
+            warn!(
+                limit = MAX_SESSIONS,
+                "invitation ignored: too many sessions"
+            );
+        }
+        full
+    }
+
+    // ------------------------------------------------------------ time
+
+    fn on_deadlines(&mut self, now: Now) {
+        if !self.shared.out.connected {
+            return;
+        }
+        let failed = self.shared.subscriptions.due(now.at, &mut self.shared.out);
+        for outcome in failed {
+            self.on_subscribed(now, &outcome);
+        }
+        let due = |known: &Discovery| known.due_at().is_some_and(|at| at <= now.at);
+        let keys: Vec<_> = self
+            .discoveries
+            .iter()
+            .filter(|(_, known)| due(known))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in keys {
+            let copy = self
+                .discoveries
+                .get_mut(&key)
+                .and_then(|known| known.copy.take());
+            if let Some((_, asked)) = copy {
+                self.answer_discovery(now, key.0, asked);
+            }
+        }
+        while let Some(&(at, id)) = self.deadlines.order.first()
+            && at <= now.at
+        {
+            let Some(session) = self.sessions.get_mut(&id) else {
+                self.deadlines.set(id, None);
+                continue;
+            };
+            if session.is_forgotten(now.at) {
+                self.sessions.remove(&id);
+                self.deadlines.set(id, None);
+                continue;
+            }
+            session.on_deadline(&mut self.shared.context(now));
+            // Never again within the same input, whatever the session wants.
+            let next = session.next_deadline();
+            self.deadlines.set(
+                id,
+                next.map(|next| next.max(now.at + Duration::from_millis(1))),
+            );
+        }
+    }
+}
+
+impl Discovery {
+    fn due_at(&self) -> Option<Duration> {
+        self.copy.as_ref().map(|(at, _)| *at)
+    }
+}
+
+/// Whether the channel of an invitation belongs to who invites: its ids follow
+/// from the moderator's subject.
+fn is_own_channel(message: &Authentic, request: &JoinRequest) -> bool {
+    let Some(channels) = &request.channels else {
+        return false;
+    };
+    *channels == channels.data.without_id().channels(&message.claims.subject)
+}

@@ -1,0 +1,886 @@
+//! The moderator: invites, welcomes, removes, closes.
+//!
+//! Invitations overlap. Each goes through discovery and join by itself; only the
+//! change of the group, commit and welcome, is one at a time, because a new member
+//! must hold the channel before the next change is announced there. It does not
+//! wait for ever: a welcome that is not confirmed after [`SLOT_LIMIT`] lets the
+//! next change go ahead, and a member that missed one gets it again.
+//!
+//! | stage of an invitation | what it waits for | on its answer | when time is up |
+//! |---|---|---|---|
+//! | discovering | DISCOVERY_REPLY | JOIN_REQUEST | no answer |
+//! | joining | JOIN_REPLY | queues the change | no answer |
+//! | queued | its turn | commit; GROUP_UPDATE to the others, GROUP_WELCOME | – |
+//! | admitting | GROUP_ACK of the welcome | the next change may go | no answer; the member is removed again |
+//! | | GROUP_ACKs of the update | joined | joined; who is silent is offline |
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use slim_auth::Claims;
+use slim_proto::{
+    Command, GroupUpdateOp, GroupWelcome, JoinReply, JoinRequest, MlsPayload, Name, Participant,
+    RejoinReply, RejoinRequest, RouteName, TimerSettings, UNICAST,
+};
+use tracing::{debug, warn};
+
+use super::{Purpose, TaskId};
+use crate::api::{
+    CloseReason, CreateError, Done, InviteError, ParticipantChange, RemoveError, RequestId,
+};
+use crate::exchange::Request;
+use crate::gate::Authentic;
+use crate::outbox::Context;
+use crate::roster::Entry;
+use crate::session::Core;
+
+/// Invitations of one session that may be under way at once.
+pub(crate) const MAX_INVITES: usize = 1024;
+
+/// How long an unconfirmed welcome holds up the next change of the group.
+const SLOT_LIMIT: Duration = Duration::from_secs(1);
+
+/// What the moderator of a session has under way.
+#[derive(Debug, Default)]
+pub(crate) struct Moderator {
+    invites: BTreeMap<TaskId, Invite>,
+    removals: BTreeMap<TaskId, Removal>,
+    /// Changes of the group that wait for their turn.
+    changes: VecDeque<Change>,
+    /// The admission whose welcome is not confirmed yet, and until when it holds
+    /// up others.
+    slot: Option<(TaskId, Duration)>,
+    next: TaskId,
+}
+
+#[derive(Debug)]
+struct Invite {
+    /// As it was given.
+    name: Name,
+    waiting: Vec<Waiting>,
+    stage: Stage,
+}
+
+/// Who wants to know what becomes of an invitation.
+#[derive(Clone, Copy, Debug)]
+enum Waiting {
+    Invite(RequestId),
+    /// The creation of a point-to-point session: it fails with the invitation.
+    Create(RequestId),
+}
+
+#[derive(Debug)]
+enum Stage {
+    Discovering,
+    Joining {
+        peer: Name,
+    },
+    Queued {
+        entry: Box<Entry>,
+        key_package: Bytes,
+        claims: Claims,
+    },
+    Admitting {
+        peer: Name,
+        welcomed: bool,
+        announced: bool,
+    },
+}
+
+#[derive(Debug)]
+struct Removal {
+    member: Participant,
+    waiting: Vec<RequestId>,
+    /// Whether the member has to be told; one that left by itself knows.
+    dismiss: bool,
+}
+
+#[derive(Debug)]
+enum Change {
+    Admit(TaskId),
+    Retire(TaskId),
+    Rejoin {
+        member: Name,
+        message_id: u32,
+        key_package: Bytes,
+        claims: Claims,
+    },
+}
+
+impl Moderator {
+    // ------------------------------------------------------------ invite
+
+    /// The application invites. Harmless for who is in or being invited already.
+    pub(crate) fn invite(
+        &mut self,
+        core: &mut Core,
+        cx: &mut Context<'_>,
+        request: RequestId,
+        name: Name,
+    ) {
+        if core.is_p2p() {
+            return cx
+                .out
+                .done(request, Done::Invited(Err(InviteError::NotGroup)));
+        }
+        if name.same_app(&core.info.local) {
+            let error = InviteError::Refused {
+                name,
+                reason: "it moderates this group".into(),
+            };
+            return cx.out.done(request, Done::Invited(Err(error)));
+        }
+        let asked = |invite: &&mut Invite| invite.name.same_app(&name);
+        if let Some(invite) = self.invites.values_mut().find(asked) {
+            return invite.waiting.push(Waiting::Invite(request));
+        }
+        if let Some(entry) = core.roster.iter().find(|entry| entry.name.same_app(&name)) {
+            return cx.out.done(request, Done::Invited(Ok(entry.name.clone())));
+        }
+        if self.invites.len() >= MAX_INVITES {
+            let error = InviteError::TooMany { limit: MAX_INVITES };
+            return cx.out.done(request, Done::Invited(Err(error)));
+        }
+        self.discover(core, cx, name, Waiting::Invite(request));
+    }
+
+    /// The application calls a peer: the one invitation of a session of two.
+    pub(crate) fn call(
+        &mut self,
+        core: &mut Core,
+        cx: &mut Context<'_>,
+        request: RequestId,
+        peer: Name,
+    ) {
+        self.discover(core, cx, peer, Waiting::Create(request));
+    }
+
+    fn discover(&mut self, core: &mut Core, cx: &mut Context<'_>, name: Name, waiting: Waiting) {
+        let task = self.next_task();
+        let request = Request {
+            destination: name.clone(),
+            fanout: UNICAST,
+            command: Command::DiscoveryRequest,
+            leaving: false,
+        };
+        let missing = [name.route()];
+        core.request(
+            cx,
+            Purpose::Discover(task),
+            request,
+            core.control_pace(),
+            missing,
+        );
+        let invite = Invite {
+            name,
+            waiting: vec![waiting],
+            stage: Stage::Discovering,
+        };
+        self.invites.insert(task, invite);
+    }
+
+    /// Somebody is there: ask it in.
+    pub(crate) fn on_discovery_reply(
+        &mut self,
+        core: &mut Core,
+        cx: &mut Context<'_>,
+        message: &Authentic,
+    ) {
+        let Some(Purpose::Discover(task)) = core.completed(message) else {
+            return;
+        };
+        let Some(invite) = self.invites.get_mut(&task) else {
+            return;
+        };
+        let peer = message.source.clone();
+        invite.stage = Stage::Joining { peer: peer.clone() };
+        let command = Command::JoinRequest(JoinRequest {
+            timer_settings: core.timers.map(|timers| TimerSettings {
+                timeout_ms: u32::try_from(timers.timeout.as_millis()).unwrap_or(u32::MAX),
+                max_retries: timers.max_retries,
+            }),
+            channels: core.channels.clone(),
+            mls_aad_percent: core.info.mls.then_some(100),
+        });
+        let missing = [peer.route()];
+        let request = Request {
+            destination: peer,
+            fanout: UNICAST,
+            command,
+            leaving: false,
+        };
+        core.request(
+            cx,
+            Purpose::Join(task),
+            request,
+            core.control_pace(),
+            missing,
+        );
+    }
+
+    /// It wants in: queue the change of the group.
+    pub(crate) fn on_join_reply(
+        &mut self,
+        core: &mut Core,
+        cx: &mut Context<'_>,
+        message: &Authentic,
+        reply: &JoinReply,
+    ) {
+        let Some(Purpose::Join(task)) = core.completed(message) else {
+            return;
+        };
+        let Some(invite) = self.invites.get_mut(&task) else {
+            return;
+        };
+        let refused = if reply.participant.name != message.source {
+            Some("it answered under another name")
+        } else if core.info.mls && reply.key_package.is_none() {
+            Some("it does not do MLS")
+        } else {
+            None
+        };
+        if let Some(reason) = refused {
+            let name = invite.name.clone();
+            let error = InviteError::Refused {
+                name,
+                reason: reason.to_owned(),
+            };
+            return self.fail_invite(core, cx, task, &error);
+        }
+        let mut entry = Entry::new(&reply.participant);
+        entry.online = true;
+        entry.joining = true;
+        entry.key = Some(message.claims.public_key.clone());
+        invite.stage = Stage::Queued {
+            entry: Box::new(entry),
+            key_package: reply.key_package.clone().unwrap_or_default(),
+            claims: message.claims.clone(),
+        };
+        self.changes.push_back(Change::Admit(task));
+        self.pump(core, cx);
+    }
+
+    /// An invited application says that it cannot verify us, or we cannot verify
+    /// what it says: the identities differ.
+    pub(crate) fn on_identity_mismatch(
+        &mut self,
+        core: &mut Core,
+        cx: &mut Context<'_>,
+        message_id: u32,
+        source: &Name,
+    ) {
+        let Some(Purpose::Discover(task)) = core.exchanges.purpose_of(message_id).copied() else {
+            return;
+        };
+        let Some(invite) = self.invites.get(&task) else {
+            return;
+        };
+        if !invite.name.same_app(source) {
+            return;
+        }
+        let error = InviteError::IdentityMismatch {
+            name: invite.name.clone(),
+        };
+        core.exchanges
+            .cancel(|purpose| *purpose == Purpose::Discover(task));
+        self.fail_invite(core, cx, task, &error);
+    }
+
+    fn fail_invite(
+        &mut self,
+        core: &mut Core,
+        cx: &mut Context<'_>,
+        task: TaskId,
+        error: &InviteError,
+    ) {
+        let Some(invite) = self.invites.remove(&task) else {
+            return;
+        };
+        debug!(name = %invite.name, %error, "invitation failed");
+        core.exchanges.cancel(|purpose| {
+            matches!(purpose, Purpose::Discover(id) | Purpose::Join(id) | Purpose::Welcome(id)
+                | Purpose::Admit(id) if *id == task)
+        });
+        let mut over = false;
+        for waiting in invite.waiting {
+            match waiting {
+                Waiting::Invite(request) => {
+                    cx.out.done(request, Done::Invited(Err(error.clone())));
+                }
+                Waiting::Create(request) => {
+                    let error = CreateError::Invite(error.clone());
+                    cx.out.done(request, Done::Created(Err(error)));
+                    over = true;
+                }
+            }
+        }
+        if over {
+            core.vanish(cx);
+        }
+    }
+
+    // ------------------------------------------------------------ change the group
+
+    /// Makes the changes whose turn it is.
+    pub(crate) fn pump(&mut self, core: &mut Core, cx: &mut Context<'_>) {
+        while self.slot.is_none() && core.is_open() && core.is_subscribed(cx) {
+            match self.changes.pop_front() {
+                None => return,
+                Some(Change::Admit(task)) => self.admit(core, cx, task),
+                Some(Change::Retire(task)) => self.retire(core, cx, task),
+                Some(Change::Rejoin {
+                    member,
+                    message_id,
+                    key_package,
+                    claims,
+                }) => {
+                    readmit(core, cx, &member, message_id, &key_package, &claims);
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, core: &mut Core, cx: &mut Context<'_>, task: TaskId) {
+        let Some(invite) = self.invites.get_mut(&task) else {
+            return;
+        };
+        let Stage::Queued {
+            entry,
+            key_package,
+            claims,
+        } = &invite.stage
+        else {
+            return;
+        };
+        let peer = entry.name.clone();
+        let added = match core.mls.as_mut() {
+            None => Ok(None),
+            Some(mls) => mls.add(cx, key_package, claims).map(Some),
+        };
+        let added = match added {
+            Ok(added) => added,
+            Err(error) => {
+                warn!(%peer, %error, "key package refused");
+                let reason = error.to_string();
+                let error = InviteError::Refused {
+                    name: invite.name.clone(),
+                    reason,
+                };
+                return self.fail_invite(core, cx, task, &error);
+            }
+        };
+        let entry = (**entry).clone();
+        let joined = entry.participant();
+        let others: Vec<RouteName> = core.roster.online().map(Name::route).collect();
+        let alone = core.roster.is_empty();
+        core.roster.insert(entry);
+        let participants = core.participants();
+        let (commit, welcome) = match added {
+            None => (None, None),
+            Some(added) => (Some(added.commit), Some(added.welcome)),
+        };
+        // Before the welcome: the others should know the new member before it speaks.
+        let announced = alone;
+        if !alone {
+            core.update(
+                cx,
+                Purpose::Admit(task),
+                GroupUpdateOp::Add,
+                joined,
+                participants.clone(),
+                commit,
+                others.iter().copied(),
+            );
+        }
+        let request = Request {
+            destination: peer.clone(),
+            fanout: UNICAST,
+            command: Command::GroupWelcome(GroupWelcome {
+                participants,
+                mls: welcome,
+            }),
+            leaving: false,
+        };
+        core.request(
+            cx,
+            Purpose::Welcome(task),
+            request,
+            core.control_pace(),
+            [peer.route()],
+        );
+        invite.stage = Stage::Admitting {
+            peer,
+            welcomed: false,
+            announced: announced || others.is_empty(),
+        };
+        if !announced && others.is_empty() {
+            // Nobody is online to answer; it was sent for those who may be back.
+            core.exchanges
+                .cancel(|purpose| *purpose == Purpose::Admit(task));
+        }
+        self.slot = Some((task, cx.now.at + SLOT_LIMIT));
+    }
+
+    fn on_welcomed(&mut self, core: &mut Core, cx: &mut Context<'_>, task: TaskId) {
+        let Some(invite) = self.invites.get_mut(&task) else {
+            return;
+        };
+        let Stage::Admitting { peer, welcomed, .. } = &mut invite.stage else {
+            return;
+        };
+        *welcomed = true;
+        core.confirm(cx, &peer.clone());
+        self.free_slot(task);
+        self.finish_invite(core, cx, task);
+        self.pump(core, cx);
+    }
+
+    fn on_announced(&mut self, core: &mut Core, cx: &mut Context<'_>, task: TaskId) {
+        let Some(invite) = self.invites.get_mut(&task) else {
+            return;
+        };
+        let Stage::Admitting { announced, .. } = &mut invite.stage else {
+            return;
+        };
+        *announced = true;
+        self.finish_invite(core, cx, task);
+    }
+
+    fn finish_invite(&mut self, core: &mut Core, cx: &mut Context<'_>, task: TaskId) {
+        let Some(Stage::Admitting {
+            peer,
+            welcomed: true,
+            announced: true,
+        }) = self.invites.get(&task).map(|invite| &invite.stage)
+        else {
+            return;
+        };
+        let peer = peer.clone();
+        let Some(invite) = self.invites.remove(&task) else {
+            return;
+        };
+        if !core.is_p2p() {
+            core.tell(cx, &peer, ParticipantChange::Joined);
+        }
+        for waiting in invite.waiting {
+            cx.out.done(
+                match waiting {
+                    Waiting::Invite(request) | Waiting::Create(request) => request,
+                },
+                match waiting {
+                    Waiting::Invite(_) => Done::Invited(Ok(peer.clone())),
+                    Waiting::Create(_) => {
+                        core.info.remote = peer.clone();
+                        Done::Created(Ok(core.info.clone()))
+                    }
+                },
+            );
+        }
+    }
+
+    fn free_slot(&mut self, task: TaskId) {
+        if self.slot.is_some_and(|(holder, _)| holder == task) {
+            self.slot = None;
+        }
+    }
+
+    // ------------------------------------------------------------ remove
+
+    /// The application removes a member, or takes back its invitation.
+    pub(crate) fn remove(
+        &mut self,
+        core: &mut Core,
+        cx: &mut Context<'_>,
+        request: RequestId,
+        name: Name,
+    ) {
+        if core.is_p2p() {
+            return cx
+                .out
+                .done(request, Done::Removed(Err(RemoveError::NotGroup)));
+        }
+        let invited = self
+            .invites
+            .iter()
+            .find(|(_, invite)| invite.name.same_app(&name));
+        if let Some((&task, invite)) = invited {
+            let error = InviteError::Refused {
+                name: invite.name.clone(),
+                reason: "it was removed meanwhile".into(),
+            };
+            self.fail_invite(core, cx, task, &error);
+            self.free_slot(task);
+            if core.roster.find(&name).is_none() {
+                cx.out.done(request, Done::Removed(Ok(())));
+                return self.pump(core, cx);
+            }
+        }
+        let Some(member) = core.roster.find(&name).map(|entry| entry.name.clone()) else {
+            return cx
+                .out
+                .done(request, Done::Removed(Err(RemoveError::NotMember { name })));
+        };
+        self.drop_member(
+            core,
+            cx,
+            &member,
+            ParticipantChange::Removed,
+            vec![request],
+            true,
+        );
+    }
+
+    /// A member says that it leaves. Answered also when it is out already: the
+    /// first answer may be lost.
+    pub(crate) fn on_leave_request(
+        &mut self,
+        core: &mut Core,
+        cx: &mut Context<'_>,
+        message: &Authentic,
+    ) {
+        core.answer(cx, message, Command::LeaveReply);
+        if core.is_p2p() {
+            return core.end(cx, CloseReason::PeerLeft);
+        }
+        let peer = message.source.clone();
+        self.drop_member(core, cx, &peer, ParticipantChange::Left, Vec::new(), false);
+    }
+
+    /// Takes a member out of the roster at once, and out of the group as soon as
+    /// its turn comes.
+    fn drop_member(
+        &mut self,
+        core: &mut Core,
+        cx: &mut Context<'_>,
+        name: &Name,
+        change: ParticipantChange,
+        waiting: Vec<RequestId>,
+        dismiss: bool,
+    ) {
+        let Some(member) = core.drop_member(cx, name) else {
+            return;
+        };
+        for purpose in core.exchanges.excuse(name, |_| true) {
+            self.on_completed(core, cx, purpose);
+        }
+        if !member.joining {
+            core.tell(cx, name, change);
+        }
+        let task = self.next_task();
+        let member = member.participant();
+        self.removals.insert(
+            task,
+            Removal {
+                member,
+                waiting,
+                dismiss,
+            },
+        );
+        self.changes.push_back(Change::Retire(task));
+        self.pump(core, cx);
+    }
+
+    fn retire(&mut self, core: &mut Core, cx: &mut Context<'_>, task: TaskId) {
+        let Some(removal) = self.removals.get(&task) else {
+            return;
+        };
+        let member = removal.member.clone();
+        let mut commit = None;
+        if let Some(mls) = core.mls.as_mut() {
+            match mls.remove(&member.name) {
+                Ok(payload) => commit = payload,
+                Err(error) => warn!(name = %member.name, %error, "cannot take out of the group"),
+            }
+        }
+        let others: Vec<RouteName> = core.roster.online().map(Name::route).collect();
+        if core.roster.is_empty() {
+            return self.dismiss(core, cx, task);
+        }
+        let mut participants = core.participants();
+        participants.push(member.clone());
+        let purpose = Purpose::Retire(task);
+        core.update(
+            cx,
+            purpose,
+            GroupUpdateOp::Remove,
+            member,
+            participants,
+            commit,
+            others.clone(),
+        );
+        if others.is_empty() {
+            core.exchanges.cancel(|open| *open == purpose);
+            self.dismiss(core, cx, task);
+        }
+    }
+
+    /// Tells the member itself, last, whether or not all others have confirmed.
+    fn dismiss(&mut self, core: &mut Core, cx: &mut Context<'_>, task: TaskId) {
+        let Some(removal) = self.removals.get(&task) else {
+            return;
+        };
+        if !removal.dismiss {
+            self.removals.remove(&task);
+            return;
+        }
+        let destination = removal.member.name.clone();
+        let missing = [destination.route()];
+        let request = Request {
+            destination,
+            fanout: UNICAST,
+            command: Command::LeaveRequest,
+            leaving: false,
+        };
+        core.request(
+            cx,
+            Purpose::Dismiss(task),
+            request,
+            core.control_pace(),
+            missing,
+        );
+    }
+
+    fn on_dismissed(&mut self, cx: &mut Context<'_>, task: TaskId, confirmed: bool) {
+        let Some(removal) = self.removals.remove(&task) else {
+            return;
+        };
+        for request in removal.waiting {
+            let result = match confirmed {
+                true => Ok(()),
+                false => Err(RemoveError::Unconfirmed {
+                    name: removal.member.name.clone(),
+                }),
+            };
+            cx.out.done(request, Done::Removed(result));
+        }
+    }
+
+    // ------------------------------------------------------------ rejoin
+
+    /// A member with lost state asks for a new welcome (session protocol, epoch
+    /// mismatch).
+    pub(crate) fn on_rejoin_request(
+        &mut self,
+        core: &mut Core,
+        cx: &mut Context<'_>,
+        message: &Authentic,
+        request: &RejoinRequest,
+    ) {
+        let known = core.roster.get(&message.source).is_some();
+        if !core.info.mls || !known || request.participant.route() != message.source.route() {
+            return debug!(source = %message.source, "rejoin request ignored");
+        }
+        core.memory.remember(
+            &message.source,
+            message.command.message_type(),
+            message.message_id,
+            None,
+        );
+        let member = message.source.clone();
+        // A newer request of the same member replaces one that waits.
+        self.changes.retain(
+            |change| !matches!(change, Change::Rejoin { member: other, .. } if *other == member),
+        );
+        self.changes.push_back(Change::Rejoin {
+            member,
+            message_id: message.message_id,
+            key_package: request.key_package.clone(),
+            claims: message.claims.clone(),
+        });
+        self.pump(core, cx);
+    }
+
+    // ------------------------------------------------------------ close
+
+    /// The application closes the session for all.
+    pub(crate) fn close(&mut self, core: &mut Core, cx: &mut Context<'_>) {
+        self.abandon(cx);
+        core.exchanges.cancel(|_| true);
+        let (destination, fanout) = core.everybody();
+        let missing: Vec<RouteName> = core.roster.online().map(Name::route).collect();
+        if missing.is_empty() && core.roster.is_empty() {
+            return core.end(cx, CloseReason::Left);
+        }
+        let participants = core
+            .participants()
+            .into_iter()
+            .map(|row| row.name)
+            .collect();
+        let command = Command::GroupClose { participants };
+        let request = Request {
+            destination,
+            fanout,
+            command,
+            leaving: false,
+        };
+        let nobody = missing.is_empty();
+        core.request(
+            cx,
+            Purpose::CloseGroup,
+            request,
+            core.closing_pace(),
+            missing,
+        );
+        if nobody {
+            // Sent for those who may hear it; nobody is online to answer.
+            core.end(cx, CloseReason::Left);
+        }
+    }
+
+    /// The session ends: whoever waits for an invitation or removal is told.
+    pub(crate) fn abandon(&mut self, cx: &mut Context<'_>) {
+        for (_, invite) in std::mem::take(&mut self.invites) {
+            for waiting in invite.waiting {
+                match waiting {
+                    Waiting::Invite(request) => {
+                        cx.out
+                            .done(request, Done::Invited(Err(InviteError::Closed)));
+                    }
+                    Waiting::Create(request) => {
+                        let error = CreateError::Invite(InviteError::Closed);
+                        cx.out.done(request, Done::Created(Err(error)));
+                    }
+                }
+            }
+        }
+        for (_, removal) in std::mem::take(&mut self.removals) {
+            for request in removal.waiting {
+                cx.out
+                    .done(request, Done::Removed(Err(RemoveError::Closed)));
+            }
+        }
+        self.changes.clear();
+        self.slot = None;
+    }
+
+    // ------------------------------------------------------------ time and answers
+
+    /// Everybody has answered.
+    pub(crate) fn on_completed(&mut self, core: &mut Core, cx: &mut Context<'_>, purpose: Purpose) {
+        match purpose {
+            Purpose::Welcome(task) => self.on_welcomed(core, cx, task),
+            Purpose::Admit(task) => self.on_announced(core, cx, task),
+            Purpose::Retire(task) => self.dismiss(core, cx, task),
+            Purpose::Dismiss(task) => self.on_dismissed(cx, task, true),
+            Purpose::CloseGroup => core.end(cx, CloseReason::Left),
+            Purpose::Discover(_)
+            | Purpose::Join(_)
+            | Purpose::Announce
+            | Purpose::Leave
+            | Purpose::Rejoin => {}
+        }
+    }
+
+    /// Time is up for these.
+    pub(crate) fn on_failed(
+        &mut self,
+        core: &mut Core,
+        cx: &mut Context<'_>,
+        purpose: Purpose,
+        missing: &[RouteName],
+    ) {
+        match purpose {
+            Purpose::Discover(task) | Purpose::Join(task) | Purpose::Welcome(task) => {
+                let Some(invite) = self.invites.get(&task) else {
+                    return;
+                };
+                let name = invite.name.clone();
+                let admitted = match &invite.stage {
+                    Stage::Admitting { peer, .. } => Some(peer.clone()),
+                    Stage::Discovering | Stage::Joining { .. } | Stage::Queued { .. } => None,
+                };
+                let error = InviteError::NoAnswer {
+                    name,
+                    after: core.control_limit(),
+                };
+                self.fail_invite(core, cx, task, &error);
+                self.free_slot(task);
+                if let Some(peer) = admitted {
+                    // It may be in without our knowing: take it out for everybody.
+                    let left = ParticipantChange::Left;
+                    self.drop_member(core, cx, &peer, left, Vec::new(), true);
+                }
+                self.pump(core, cx);
+            }
+            Purpose::Admit(task) => {
+                core.silent(cx, missing);
+                self.on_announced(core, cx, task);
+            }
+            Purpose::Retire(task) => {
+                core.silent(cx, missing);
+                self.dismiss(core, cx, task);
+            }
+            Purpose::Announce => core.silent(cx, missing),
+            Purpose::Dismiss(task) => self.on_dismissed(cx, task, false),
+            Purpose::CloseGroup => core.end(cx, CloseReason::Left),
+            Purpose::Leave | Purpose::Rejoin => {}
+        }
+    }
+
+    /// Lets the next change go when a welcome stays unconfirmed.
+    pub(crate) fn on_deadline(&mut self, core: &mut Core, cx: &mut Context<'_>) {
+        if self.slot.is_some_and(|(_, until)| until <= cx.now.at) {
+            self.slot = None;
+            self.pump(core, cx);
+        }
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Duration> {
+        self.slot.map(|(_, until)| until)
+    }
+
+    fn next_task(&mut self) -> TaskId {
+        self.next += 1;
+        self.next
+    }
+}
+
+/// Replaces a member's leaf and welcomes it again.
+fn readmit(
+    core: &mut Core,
+    cx: &mut Context<'_>,
+    member: &Name,
+    message_id: u32,
+    key_package: &Bytes,
+    claims: &Claims,
+) {
+    let (Some(mls), true) = (core.mls.as_mut(), core.roster.get(member).is_some()) else {
+        return;
+    };
+    let readmitted = match mls.rejoin(cx, key_package, claims) {
+        Ok(readmitted) => readmitted,
+        Err(error) => return warn!(%member, %error, "rejoin refused"),
+    };
+    let (commit, welcome): (MlsPayload, MlsPayload) = (readmitted.commit, readmitted.welcome);
+    let reply = Command::RejoinReply(RejoinReply {
+        commit_id: welcome.commit_id,
+        welcome: welcome.mls_content,
+    });
+    core.send_command(
+        cx,
+        member.clone(),
+        UNICAST,
+        message_id,
+        reply.clone(),
+        false,
+    );
+    let kind = slim_proto::MessageType::RejoinRequest;
+    core.memory.remember(member, kind, message_id, Some(reply));
+    core.member_online(cx, member);
+    let Some(row) = core.roster.get(member).map(Entry::participant) else {
+        return;
+    };
+    let online: Vec<RouteName> = core.roster.online().map(Name::route).collect();
+    let participants = core.participants();
+    let rejoin = GroupUpdateOp::Rejoin;
+    core.update(
+        cx,
+        Purpose::Announce,
+        rejoin,
+        row,
+        participants,
+        Some(commit),
+        online,
+    );
+}

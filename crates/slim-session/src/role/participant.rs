@@ -1,0 +1,435 @@
+//! The participant: is invited, follows the moderator's changes, leaves.
+//!
+//! | phase | JOIN_REQUEST | GROUP_WELCOME | GROUP_UPDATE | data | LEAVE_REQUEST, GROUP_CLOSE |
+//! |---|---|---|---|---|---|
+//! | invited | reply; a known id gets the same reply | join, subscribe | ignored | kept for later | ends |
+//! | welcomed | – | – | kept for later | kept for later | ends |
+//! | active | – | acknowledged again | applied in order | delivered | answered, ends |
+//! | leaving | – | – | – | – | ends |
+//!
+//! "–" is: nothing happens. A JOIN_REQUEST that comes after the welcome must not be
+//! answered; a moderator of the reference does not survive it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use slim_auth::{Claims, PublicKey};
+use slim_proto::{
+    Command, GroupUpdate, GroupUpdateOp, GroupWelcome, JoinReply, MessageType, Name, RejoinReply,
+    RejoinRequest, UNICAST,
+};
+use tracing::{debug, warn};
+
+use super::Purpose;
+use crate::api::{CloseReason, Output, ParticipantChange};
+use crate::exchange::Request;
+use crate::gate::Authentic;
+use crate::outbox::Context;
+use crate::roster::Entry;
+use crate::session::Core;
+
+/// An invitation that is not followed by a welcome is forgotten after this time.
+const WELCOME_LIMIT: Duration = Duration::from_secs(60);
+
+/// Commits that may be kept while an earlier one is missing. What comes beyond
+/// is dropped and, not being acknowledged, sent again.
+const MAX_EARLY_UPDATES: usize = 64;
+
+/// Key packages of one invitation; more copies of the request are ignored.
+const MAX_KEY_PACKAGES: usize = 16;
+
+/// What a participant knows beyond the group.
+#[derive(Debug)]
+pub(crate) struct Participant {
+    pub(crate) moderator: Name,
+    moderator_key: PublicKey,
+    phase: Phase,
+    key_packages: usize,
+    /// GROUP_UPDATEs by commit, until the ones before have come.
+    early: BTreeMap<u32, Authentic>,
+    /// When to ask for a new welcome, unless the missing commit comes before.
+    rejoin_at: Option<Duration>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Phase {
+    Invited {
+        until: Duration,
+    },
+    /// The welcome with this id is acknowledged once the channel is subscribed.
+    Welcomed {
+        message_id: u32,
+    },
+    Active,
+    Leaving,
+}
+
+impl Participant {
+    pub(crate) fn new(moderator: Name, claims: &Claims, at: Duration) -> Self {
+        Self {
+            moderator,
+            moderator_key: claims.public_key.clone(),
+            phase: Phase::Invited {
+                until: at + WELCOME_LIMIT,
+            },
+            key_packages: 0,
+            early: BTreeMap::new(),
+            rejoin_at: None,
+        }
+    }
+
+    /// Whether the application has the session.
+    pub(crate) fn is_active(&self) -> bool {
+        self.phase == Phase::Active
+    }
+
+    /// Whether this command is the moderator's, by name and key. Only it may
+    /// change the group.
+    pub(crate) fn is_from_moderator(&self, message: &Authentic) -> bool {
+        message.source.route() == self.moderator.route()
+            && message.claims.public_key == self.moderator_key
+    }
+
+    // ------------------------------------------------------------ joining
+
+    pub(crate) fn on_join_request(
+        &mut self,
+        core: &mut Core,
+        cx: &mut Context<'_>,
+        message: &Authentic,
+    ) {
+        let Phase::Invited { until } = &mut self.phase else {
+            return;
+        };
+        *until = cx.now.at + WELCOME_LIMIT;
+        if self.key_packages >= MAX_KEY_PACKAGES {
+            return;
+        }
+        self.key_packages += 1;
+        let key_package = match core.mls.as_mut().map(|mls| mls.key_package(cx)) {
+            None => None,
+            Some(Ok(key_package)) => Some(key_package),
+            Some(Err(error)) => return warn!(%error, "cannot make a key package"),
+        };
+        let participant = core.own_row();
+        core.answer(
+            cx,
+            message,
+            Command::JoinReply(JoinReply {
+                key_package,
+                participant,
+            }),
+        );
+    }
+
+    pub(crate) fn on_welcome(
+        &mut self,
+        core: &mut Core,
+        cx: &mut Context<'_>,
+        message: &Authentic,
+        welcome: &GroupWelcome,
+    ) {
+        match &mut self.phase {
+            Phase::Invited { .. } => {}
+            // A copy under a new id: the answer to the first was lost, or is late.
+            Phase::Welcomed { message_id } => return *message_id = message.message_id,
+            Phase::Active => return core.answer(cx, message, Command::GroupAck),
+            Phase::Leaving => return,
+        }
+        if let Some(mls) = core.mls.as_mut() {
+            let Some(payload) = &welcome.mls else {
+                return warn!("welcome without MLS part");
+            };
+            if let Err(error) =
+                mls.join(cx, &payload.mls_content, payload.commit_id, &message.claims)
+            {
+                return warn!(%error, "welcome refused");
+            }
+        }
+        core.fill_roster(&welcome.participants);
+        self.phase = Phase::Welcomed {
+            message_id: message.message_id,
+        };
+        self.on_subscribed(core, cx);
+    }
+
+    /// The last step: the channel is subscribed, so nothing is missed from here on.
+    pub(crate) fn on_subscribed(&mut self, core: &mut Core, cx: &mut Context<'_>) {
+        let Phase::Welcomed { message_id } = self.phase else {
+            return;
+        };
+        if !core.is_subscribed(cx) {
+            return;
+        }
+        self.phase = Phase::Active;
+        let ack = Command::GroupAck;
+        core.send_command(
+            cx,
+            self.moderator.clone(),
+            UNICAST,
+            message_id,
+            ack.clone(),
+            false,
+        );
+        core.memory.remember(
+            &self.moderator,
+            MessageType::GroupWelcome,
+            message_id,
+            Some(ack),
+        );
+        cx.out.push(Output::Session(core.info.clone()));
+        self.apply_updates(core, cx);
+        core.replay_early_data(cx);
+    }
+
+    // ------------------------------------------------------------ the group changes
+
+    pub(crate) fn on_update(
+        &mut self,
+        core: &mut Core,
+        cx: &mut Context<'_>,
+        message: Authentic,
+        update: &GroupUpdate,
+    ) {
+        let own = |name: &Name| name.route() == core.info.local.route();
+        let about_us = update
+            .participant
+            .as_ref()
+            .is_some_and(|row| own(&row.name));
+        if !matches!(self.phase, Phase::Active | Phase::Welcomed { .. }) {
+            return;
+        }
+        let Some(mls) = core.mls.as_ref() else {
+            self.change_roster(core, cx, update);
+            return core.answer(cx, &message, Command::GroupAck);
+        };
+        let Some(payload) = &update.mls else {
+            return warn!("group update without a commit");
+        };
+        let last = mls.last_commit();
+        if payload.commit_id <= last {
+            // Known: a copy, or the change that our own welcome came with. A
+            // rejoin's update tells us the roster that goes with the new welcome.
+            if about_us && update.op == GroupUpdateOp::Rejoin {
+                core.fill_roster(&update.participants);
+            }
+            return core.answer(cx, &message, Command::GroupAck);
+        }
+        if self.early.len() < MAX_EARLY_UPDATES || payload.commit_id == last + 1 {
+            // A later copy replaces an earlier one: its id is the one to answer.
+            self.early.insert(payload.commit_id, message);
+        }
+        if self.phase == Phase::Active {
+            self.apply_updates(core, cx);
+        }
+    }
+
+    /// Applies the commits that are there, in unbroken sequence.
+    fn apply_updates(&mut self, core: &mut Core, cx: &mut Context<'_>) {
+        while let Some(mls) = core.mls.as_mut() {
+            let next = mls.last_commit() + 1;
+            self.early.retain(|commit_id, _| *commit_id >= next);
+            let Some(message) = self.early.remove(&next) else {
+                break;
+            };
+            let Command::GroupUpdate(update) = &message.command else {
+                continue;
+            };
+            let Some(payload) = &update.mls else { continue };
+            if let Err(error) = mls.apply(cx, payload) {
+                warn!(%error, commit = next, "commit refused");
+                self.rejoin_at.get_or_insert(cx.now.at);
+                break;
+            }
+            self.change_roster(core, cx, &update.clone());
+            core.answer(cx, &message, Command::GroupAck);
+            self.rejoin_at = None;
+            core.replay_early_data(cx);
+        }
+    }
+
+    fn change_roster(&mut self, core: &mut Core, cx: &mut Context<'_>, update: &GroupUpdate) {
+        let Some(row) = &update.participant else {
+            return;
+        };
+        if row.name.route() == core.info.local.route() {
+            return;
+        }
+        match update.op {
+            GroupUpdateOp::Add => {
+                let known = core.roster.get(&row.name).is_some();
+                core.roster.insert(Entry::new(row));
+                if !known {
+                    core.tell(cx, &row.name, ParticipantChange::Joined);
+                }
+            }
+            GroupUpdateOp::Rejoin => {
+                if core.roster.get(&row.name).is_none() {
+                    core.roster.insert(Entry::new(row));
+                }
+                core.member_online(cx, &row.name);
+            }
+            GroupUpdateOp::Remove => {
+                if core.drop_member(cx, &row.name).is_some() {
+                    core.tell(cx, &row.name, ParticipantChange::Left);
+                }
+            }
+        }
+    }
+
+    // ------------------------------------------------------------ rejoin
+
+    /// Others are ahead. The commit may still be on its way, so it has one
+    /// period to come before we ask for a new welcome.
+    pub(crate) fn on_newer_epoch(&mut self, core: &Core, cx: &Context<'_>) {
+        if self.phase == Phase::Active {
+            self.rejoin_at
+                .get_or_insert(cx.now.at + core.control_pace().period);
+        }
+    }
+
+    fn rejoin(&mut self, core: &mut Core, cx: &mut Context<'_>) {
+        let open = |purpose: &Purpose| *purpose == Purpose::Rejoin;
+        let Some(mls) = core.mls.as_mut() else { return };
+        if core.exchanges.any(open) {
+            return;
+        }
+        let key_package = match mls.key_package(cx) {
+            Ok(key_package) => key_package,
+            Err(error) => return warn!(%error, "cannot make a key package"),
+        };
+        debug!("asking for a new welcome");
+        let participant = core.info.local.clone();
+        let command = Command::RejoinRequest(RejoinRequest {
+            participant,
+            key_package,
+        });
+        let destination = self.moderator.clone();
+        let missing = [destination.route()];
+        let request = Request {
+            destination,
+            fanout: UNICAST,
+            command,
+            leaving: false,
+        };
+        core.request(cx, Purpose::Rejoin, request, core.control_pace(), missing);
+    }
+
+    pub(crate) fn on_rejoin_reply(
+        &mut self,
+        core: &mut Core,
+        cx: &mut Context<'_>,
+        message: &Authentic,
+        reply: &RejoinReply,
+    ) {
+        let Some(Purpose::Rejoin) = core.completed(message) else {
+            return;
+        };
+        let Some(mls) = core.mls.as_mut() else { return };
+        if let Err(error) = mls.rejoined(cx, reply, &message.claims) {
+            warn!(%error, "welcome refused");
+            self.rejoin_at = Some(cx.now.at + core.control_pace().period);
+            return;
+        }
+        self.rejoin_at = None;
+        // This one ack goes out under our name without its readable parts: the
+        // reference's moderator takes it for a copy of our request otherwise,
+        // and waits for it for ever.
+        core.send_nameless_ack(cx, self.moderator.clone(), message.message_id);
+        let moderator = self.moderator.clone();
+        core.member_online(cx, &moderator);
+        self.apply_updates(core, cx);
+        core.replay_early_data(cx);
+    }
+
+    // ------------------------------------------------------------ ending
+
+    /// The moderator removed us.
+    pub(crate) fn on_leave_request(
+        &mut self,
+        core: &mut Core,
+        cx: &mut Context<'_>,
+        message: &Authentic,
+    ) {
+        core.answer(cx, message, Command::LeaveReply);
+        let reason = if core.is_p2p() {
+            CloseReason::PeerLeft
+        } else {
+            CloseReason::Removed
+        };
+        self.end(core, cx, reason);
+    }
+
+    /// The moderator closed the session.
+    pub(crate) fn on_close(&mut self, core: &mut Core, cx: &mut Context<'_>, message: &Authentic) {
+        core.answer(cx, message, Command::GroupAck);
+        let reason = if core.is_p2p() {
+            CloseReason::PeerLeft
+        } else {
+            CloseReason::ModeratorClosed
+        };
+        self.end(core, cx, reason);
+    }
+
+    fn end(&mut self, core: &mut Core, cx: &mut Context<'_>, reason: CloseReason) {
+        match self.phase {
+            // The application never heard of it.
+            Phase::Invited { .. } | Phase::Welcomed { .. } => core.vanish(cx),
+            Phase::Active => core.end(cx, reason),
+            Phase::Leaving => core.end(cx, CloseReason::Left),
+        }
+    }
+
+    /// The application leaves.
+    pub(crate) fn leave(&mut self, core: &mut Core, cx: &mut Context<'_>) {
+        self.phase = Phase::Leaving;
+        core.exchanges.cancel(|_| true);
+        core.unsubscribe(cx);
+        let destination = self.moderator.clone();
+        let missing = [destination.route()];
+        let command = Command::LeaveRequest;
+        let request = Request {
+            destination,
+            fanout: UNICAST,
+            command,
+            leaving: true,
+        };
+        core.request(cx, Purpose::Leave, request, core.closing_pace(), missing);
+    }
+
+    // ------------------------------------------------------------ time and answers
+
+    pub(crate) fn on_completed(&mut self, core: &mut Core, cx: &mut Context<'_>, purpose: Purpose) {
+        if purpose == Purpose::Leave {
+            core.end(cx, CloseReason::Left);
+        }
+    }
+
+    pub(crate) fn on_failed(&mut self, core: &mut Core, cx: &mut Context<'_>, purpose: Purpose) {
+        match purpose {
+            Purpose::Leave => core.end(cx, CloseReason::Left),
+            // The next heartbeat of a member that is ahead starts it again.
+            Purpose::Rejoin => warn!("the moderator does not answer the rejoin request"),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn on_deadline(&mut self, core: &mut Core, cx: &mut Context<'_>) {
+        if self.rejoin_at.is_some_and(|at| at <= cx.now.at) {
+            self.rejoin_at = None;
+            self.rejoin(core, cx);
+        }
+        if matches!(self.phase, Phase::Invited { until } if until <= cx.now.at) {
+            debug!("no welcome came");
+            core.vanish(cx);
+        }
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Duration> {
+        let invited = match self.phase {
+            Phase::Invited { until } => Some(until),
+            Phase::Welcomed { .. } | Phase::Active | Phase::Leaving => None,
+        };
+        [invited, self.rejoin_at].into_iter().flatten().min()
+    }
+}

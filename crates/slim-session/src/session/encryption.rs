@@ -1,0 +1,213 @@
+//! The MLS side of a session: its group, and the numbers of its commits.
+
+use bytes::Bytes;
+use slim_auth::Claims;
+use slim_proto::{MlsPayload, Name, NameId, RejoinReply};
+
+use crate::api::MlsState;
+use crate::mls::{
+    AddCommit, CommitError, CreateError, DecryptError, Decrypted, EncryptError, Group, JoinError,
+    Joiner, KeyPackageRefused, ProcessError, SUITE_NAME, Vetting,
+};
+use crate::outbox::Context;
+
+/// A session's encryption. There is no group before the first member joins, or
+/// before our own welcome.
+#[derive(Debug, Default)]
+pub(crate) struct Encryption {
+    joiner: Option<Joiner>,
+    group: Option<Group>,
+    /// Number of the last commit that was made or applied.
+    last_commit: u32,
+}
+
+/// A commit for the members and a welcome for the new one, both with their number.
+#[derive(Debug)]
+pub(crate) struct Added {
+    pub(crate) commit: MlsPayload,
+    pub(crate) welcome: MlsPayload,
+}
+
+/// Something about the encryption of a session went wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum EncryptionError {
+    #[error("no identity token")]
+    NoToken,
+    #[error("no group yet")]
+    NoGroup,
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    #[error(transparent)]
+    KeyPackage(#[from] KeyPackageRefused),
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    #[error(transparent)]
+    Encrypt(#[from] EncryptError),
+    #[error(transparent)]
+    Decrypt(#[from] DecryptError),
+}
+
+impl Encryption {
+    pub(crate) fn epoch(&self) -> Option<u64> {
+        self.group.as_ref().map(Group::epoch)
+    }
+
+    pub(crate) fn last_commit(&self) -> u32 {
+        self.last_commit
+    }
+
+    pub(crate) fn state(&self) -> Option<MlsState> {
+        self.epoch().map(|epoch| MlsState {
+            suite: SUITE_NAME,
+            epoch,
+        })
+    }
+
+    // ------------------------------------------------------------ moderator
+
+    /// Adds a member; the group is made with the first.
+    pub(crate) fn add(
+        &mut self,
+        cx: &mut Context<'_>,
+        key_package: &[u8],
+        claims: &Claims,
+    ) -> Result<Added, EncryptionError> {
+        if self.group.is_none() {
+            let token = cx
+                .voice
+                .token(cx.now, cx.rng)
+                .ok_or(EncryptionError::NoToken)?;
+            let key = cx.voice.key().clone();
+            self.group = Some(Group::create(
+                key,
+                &token,
+                cx.verifier.as_ref(),
+                cx.now.unix,
+            )?);
+        }
+        let group = self.group.as_mut().ok_or(EncryptionError::NoGroup)?;
+        let verifier = cx.verifier.as_ref();
+        let added = group.add(key_package, &claims.subject, verifier, cx.now.unix)?;
+        Ok(self.numbered(added))
+    }
+
+    /// Takes a member out and puts it back with new keys.
+    pub(crate) fn rejoin(
+        &mut self,
+        cx: &mut Context<'_>,
+        key_package: &[u8],
+        claims: &Claims,
+    ) -> Result<Added, EncryptionError> {
+        let group = self.group.as_mut().ok_or(EncryptionError::NoGroup)?;
+        let verifier = cx.verifier.as_ref();
+        let added = group.rejoin(key_package, &claims.subject, verifier, cx.now.unix)?;
+        Ok(self.numbered(added))
+    }
+
+    fn numbered(&mut self, added: AddCommit) -> Added {
+        self.last_commit += 1;
+        let payload = |mls_content| MlsPayload {
+            commit_id: self.last_commit,
+            mls_content,
+        };
+        Added {
+            commit: payload(added.commit),
+            welcome: payload(added.welcome),
+        }
+    }
+
+    /// Removes a member. `None` if it is not in the group.
+    pub(crate) fn remove(&mut self, name: &Name) -> Result<Option<MlsPayload>, EncryptionError> {
+        let Some(group) = self.group.as_mut() else {
+            return Ok(None);
+        };
+        let is_it = |subject: &&std::sync::Arc<str>| NameId::of_subject(subject) == name.id();
+        let Some(subject) = group.members().find(is_it).cloned() else {
+            return Ok(None);
+        };
+        let mls_content = group.remove(&subject)?;
+        self.last_commit += 1;
+        Ok(Some(MlsPayload {
+            commit_id: self.last_commit,
+            mls_content,
+        }))
+    }
+
+    // ------------------------------------------------------------ participant
+
+    pub(crate) fn key_package(&mut self, cx: &mut Context<'_>) -> Result<Bytes, EncryptionError> {
+        let token = cx
+            .voice
+            .token(cx.now, cx.rng)
+            .ok_or(EncryptionError::NoToken)?;
+        let key = cx.voice.key();
+        let joiner = self.joiner.get_or_insert_with(|| Joiner::new(key.clone()));
+        Ok(joiner.key_package(&token, cx.now.unix)?)
+    }
+
+    /// Joins by the welcome of the moderator, who showed `claims` with it.
+    pub(crate) fn join(
+        &mut self,
+        cx: &Context<'_>,
+        welcome: &[u8],
+        commit_id: u32,
+        claims: &Claims,
+    ) -> Result<(), EncryptionError> {
+        let joiner = self.joiner.as_mut().ok_or(EncryptionError::NoGroup)?;
+        self.group = Some(joiner.join(welcome, &claims.subject, &vetting(cx))?);
+        self.last_commit = commit_id;
+        Ok(())
+    }
+
+    /// Joins anew after having fallen behind.
+    pub(crate) fn rejoined(
+        &mut self,
+        cx: &Context<'_>,
+        reply: &RejoinReply,
+        claims: &Claims,
+    ) -> Result<(), EncryptionError> {
+        self.join(cx, &reply.welcome, reply.commit_id, claims)
+    }
+
+    /// Applies the next commit.
+    pub(crate) fn apply(
+        &mut self,
+        cx: &Context<'_>,
+        payload: &MlsPayload,
+    ) -> Result<(), EncryptionError> {
+        let group = self.group.as_mut().ok_or(EncryptionError::NoGroup)?;
+        group.process_commit(&payload.mls_content, &vetting(cx))?;
+        self.last_commit = payload.commit_id;
+        Ok(())
+    }
+
+    // ------------------------------------------------------------ data
+
+    pub(crate) fn encrypt(
+        &mut self,
+        aad: &[u8],
+        plaintext: &[u8],
+    ) -> Result<Bytes, EncryptionError> {
+        let group = self.group.as_mut().ok_or(EncryptionError::NoGroup)?;
+        Ok(group.encrypt(aad, plaintext)?)
+    }
+
+    pub(crate) fn decrypt(&mut self, message: &[u8]) -> Result<Decrypted, EncryptionError> {
+        let group = self.group.as_mut().ok_or(EncryptionError::NoGroup)?;
+        Ok(group.decrypt(message)?)
+    }
+}
+
+/// What the moderator sends it vouches for with a fresh token of its own, so the
+/// age of the tokens in the tree is no fault.
+fn vetting<'a>(cx: &Context<'a>) -> Vetting<'a> {
+    Vetting {
+        verifier: cx.verifier.as_ref(),
+        now: cx.now.unix,
+        accept_expired: true,
+    }
+}
