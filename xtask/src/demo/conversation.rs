@@ -216,7 +216,7 @@ impl Conversation {
         let line = self.members[speaker]
             .said
             .iter()
-            .position(|line| line.text == text);
+            .rposition(|line| line.text == text);
         self.members[at]
             .heard
             .entry(speaker)
