@@ -32,12 +32,7 @@ pub struct EndpointConfig {
 impl EndpointConfig {
     /// An application that sends and receives.
     pub fn new(name: Name, seed: u64) -> Self {
-        Self {
-            name,
-            sends_data: true,
-            receives_data: true,
-            seed,
-        }
+        Self { name, sends_data: true, receives_data: true, seed }
     }
 }
 
@@ -138,11 +133,7 @@ pub struct SessionConfig {
 
 impl Default for SessionConfig {
     fn default() -> Self {
-        Self {
-            timers: Some(Timers::default()),
-            mls: true,
-            metadata: BTreeMap::new(),
-        }
+        Self { timers: Some(Timers::default()), mls: true, metadata: BTreeMap::new() }
     }
 }
 
@@ -160,17 +151,13 @@ pub struct Timers {
 impl Timers {
     /// How long a message is tried.
     pub fn limit(&self) -> Duration {
-        self.timeout
-            .saturating_mul(self.max_retries.saturating_add(1))
+        self.timeout.saturating_mul(self.max_retries.saturating_add(1))
     }
 }
 
 impl Default for Timers {
     fn default() -> Self {
-        Self {
-            timeout: Duration::from_secs(1),
-            max_retries: 10,
-        }
+        Self { timeout: Duration::from_secs(1), max_retries: 10 }
     }
 }
 

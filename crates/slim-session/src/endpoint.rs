@@ -190,31 +190,17 @@ impl Endpoint {
             return None;
         }
         let sessions = self.deadlines.order.first().map(|(at, _)| *at);
-        let discoveries = self
-            .discoveries
-            .values()
-            .filter_map(Discovery::due_at)
-            .min();
-        [
-            sessions,
-            discoveries,
-            self.shared.subscriptions.next_deadline(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        let discoveries = self.discoveries.values().filter_map(Discovery::due_at).min();
+        [sessions, discoveries, self.shared.subscriptions.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     // ------------------------------------------------------------ the link
 
     fn on_link_up(&mut self, now: Now) {
-        let Shared {
-            out,
-            voice,
-            subscriptions,
-            rng,
-            ..
-        } = &mut self.shared;
+        let Shared { out, voice, subscriptions, rng, .. } = &mut self.shared;
         out.connected = true;
         let Some(token) = voice.token(now, rng) else {
             return;
@@ -277,9 +263,7 @@ impl Endpoint {
             | Command::Close { session } => session,
         };
         if self.sessions.contains_key(&id) {
-            self.with_session(now, id, |session, cx| {
-                session.on_command(cx, request, command)
-            });
+            self.with_session(now, id, |session, cx| session.on_command(cx, request, command));
         } else {
             refuse(&mut self.shared.context(now), request, &command);
         }
@@ -326,13 +310,8 @@ impl Endpoint {
         config: &SessionConfig,
     ) -> Option<SessionInfo> {
         if self.sessions.len() >= MAX_SESSIONS {
-            let error = CreateError::TooManySessions {
-                limit: MAX_SESSIONS,
-            };
-            self.shared
-                .context(now)
-                .out
-                .done(request, Done::Created(Err(error)));
+            let error = CreateError::TooManySessions { limit: MAX_SESSIONS };
+            self.shared.context(now).out.done(request, Done::Created(Err(error)));
             return None;
         }
         let id = loop {
@@ -361,18 +340,8 @@ impl Endpoint {
         channels: Option<slim_proto::Channels>,
         timers: Option<Timers>,
     ) -> Setup {
-        let EndpointConfig {
-            sends_data,
-            receives_data,
-            ..
-        } = self.config;
-        Setup {
-            info,
-            channels,
-            timers,
-            sends_data,
-            receives_data,
-        }
+        let EndpointConfig { sends_data, receives_data, .. } = self.config;
+        Setup { info, channels, timers, sends_data, receives_data }
     }
 
     fn add_session(&mut self, session: Session) {
@@ -387,10 +356,8 @@ impl Endpoint {
         match message {
             Message::Publish(publish) => self.on_publish(now, publish),
             Message::SubscriptionAck(ack) => {
-                if let Some(outcome) = self
-                    .shared
-                    .subscriptions
-                    .on_ack(ack.subscription_id, ack.result)
+                if let Some(outcome) =
+                    self.shared.subscriptions.on_ack(ack.subscription_id, ack.result)
                 {
                     self.on_subscribed(now, &outcome);
                 }
@@ -424,10 +391,7 @@ impl Endpoint {
             return;
         }
         let id = publish.session_id;
-        let is_open = self
-            .sessions
-            .get(&id)
-            .is_some_and(|session| !session.is_over());
+        let is_open = self.sessions.get(&id).is_some_and(|session| !session.is_over());
         match publish.body {
             Body::Command(Wire::DiscoveryRequest) if !is_open => self.on_discovery(now, publish),
             Body::Command(Wire::JoinRequest(_)) if !is_open => self.on_invitation(now, publish),
@@ -480,9 +444,7 @@ impl Endpoint {
             body: Body::Command(command),
             metadata: BTreeMap::new(),
         };
-        let Shared {
-            out, voice, rng, ..
-        } = &mut self.shared;
+        let Shared { out, voice, rng, .. } = &mut self.shared;
         if let Some(message) = voice.finish(publish, now, rng) {
             out.send(message);
         }
@@ -505,44 +467,21 @@ impl Endpoint {
         self.forget_discoveries(now);
         let key = (message.session_id, asked.source.route());
         if let Some(known) = self.discoveries.get_mut(&key) {
-            let due_at = known
-                .copy
-                .take()
-                .map_or(now.at + DISCOVERY_COPY_DELAY, |(at, _)| at);
+            let due_at = known.copy.take().map_or(now.at + DISCOVERY_COPY_DELAY, |(at, _)| at);
             known.copy = Some((due_at, asked));
             return;
         }
-        self.discoveries.insert(
-            key,
-            Discovery {
-                at: now.at,
-                copy: None,
-            },
-        );
+        self.discoveries.insert(key, Discovery { at: now.at, copy: None });
         self.answer_discovery(now, message.session_id, asked);
     }
 
     fn answer_discovery(&mut self, now: Now, id: SessionId, asked: Asked) {
-        let Asked {
-            source,
-            local,
-            session_type,
-            message_id,
-        } = asked;
-        self.reply(
-            now,
-            session_type,
-            id,
-            message_id,
-            local,
-            &source,
-            Wire::DiscoveryReply,
-        );
+        let Asked { source, local, session_type, message_id } = asked;
+        self.reply(now, session_type, id, message_id, local, &source, Wire::DiscoveryReply);
     }
 
     fn forget_discoveries(&mut self, now: Now) {
-        self.discoveries
-            .retain(|_, known| now.at.saturating_sub(known.at) < DISCOVERY_MEMORY);
+        self.discoveries.retain(|_, known| now.at.saturating_sub(known.at) < DISCOVERY_MEMORY);
         if self.discoveries.len() >= MAX_DISCOVERIES {
             let oldest = self.discoveries.iter().min_by_key(|(_, known)| known.at);
             if let Some(key) = oldest.map(|(key, _)| *key) {
@@ -590,8 +529,7 @@ impl Endpoint {
             timeout: Duration::from_millis(settings.timeout_ms.max(1).into()),
             max_retries: settings.max_retries,
         });
-        self.discoveries
-            .remove(&(message.session_id, message.source.route()));
+        self.discoveries.remove(&(message.session_id, message.source.route()));
         let setup = self.setup(info, request.channels.clone(), timers);
         let session = Session::invited(setup, &mut self.shared.context(now), &message);
         self.add_session(session);
@@ -600,10 +538,7 @@ impl Endpoint {
     fn is_full(&self) -> bool {
         let full = self.sessions.len() >= MAX_SESSIONS;
         if full {
-            warn!(
-                limit = MAX_SESSIONS,
-                "invitation ignored: too many sessions"
-            );
+            warn!(limit = MAX_SESSIONS, "invitation ignored: too many sessions");
         }
         full
     }
@@ -619,17 +554,10 @@ impl Endpoint {
             self.on_subscribed(now, &outcome);
         }
         let due = |known: &Discovery| known.due_at().is_some_and(|at| at <= now.at);
-        let keys: Vec<_> = self
-            .discoveries
-            .iter()
-            .filter(|(_, known)| due(known))
-            .map(|(key, _)| *key)
-            .collect();
+        let keys: Vec<_> =
+            self.discoveries.iter().filter(|(_, known)| due(known)).map(|(key, _)| *key).collect();
         for key in keys {
-            let copy = self
-                .discoveries
-                .get_mut(&key)
-                .and_then(|known| known.copy.take());
+            let copy = self.discoveries.get_mut(&key).and_then(|known| known.copy.take());
             if let Some((_, asked)) = copy {
                 self.answer_discovery(now, key.0, asked);
             }
@@ -649,10 +577,7 @@ impl Endpoint {
             session.on_deadline(&mut self.shared.context(now));
             // Never again within the same input, whatever the session wants.
             let next = session.next_deadline();
-            self.deadlines.set(
-                id,
-                next.map(|next| next.max(now.at + Duration::from_millis(1))),
-            );
+            self.deadlines.set(id, next.map(|next| next.max(now.at + Duration::from_millis(1))));
         }
     }
 }

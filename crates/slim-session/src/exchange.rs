@@ -70,11 +70,7 @@ pub(crate) struct Exchanges<P> {
 
 impl<P> Default for Exchanges<P> {
     fn default() -> Self {
-        Self {
-            open: BTreeMap::new(),
-            by_message: BTreeMap::new(),
-            next: 0,
-        }
+        Self { open: BTreeMap::new(), by_message: BTreeMap::new(), next: 0 }
     }
 }
 
@@ -132,10 +128,7 @@ impl<P: Clone + PartialEq> Exchanges<P> {
         let Some(exchange) = self.open.get_mut(&id) else {
             return Answered::Unasked;
         };
-        let any = RouteName {
-            id: NameId::ANY,
-            ..source
-        };
+        let any = RouteName { id: NameId::ANY, ..source };
         if !exchange.missing.remove(&source) && !exchange.missing.remove(&any) {
             return Answered::Unasked;
         }
@@ -231,10 +224,7 @@ impl<P: Clone + PartialEq> Exchanges<P> {
 mod tests {
     use super::*;
 
-    const PACE: Pace = Pace {
-        period: Duration::from_secs(1),
-        retries: 2,
-    };
+    const PACE: Pace = Pace { period: Duration::from_secs(1), retries: 2 };
 
     fn name(text: &str) -> Name {
         text.parse().unwrap()
@@ -262,15 +252,9 @@ mod tests {
         let mut exchanges = one(&["a/b/x", "a/b/y"]);
         assert_eq!(exchanges.answer(2, &name("a/b/x")), Answered::Unasked);
         assert_eq!(exchanges.answer(1, &name("a/b/z")), Answered::Unasked);
-        assert_eq!(
-            exchanges.answer(1, &name("a/b/x")),
-            Answered::Partly("purpose")
-        );
+        assert_eq!(exchanges.answer(1, &name("a/b/x")), Answered::Partly("purpose"));
         assert_eq!(exchanges.answer(1, &name("a/b/x")), Answered::Unasked);
-        assert_eq!(
-            exchanges.answer(1, &name("a/b/y")),
-            Answered::Completed("purpose")
-        );
+        assert_eq!(exchanges.answer(1, &name("a/b/y")), Answered::Completed("purpose"));
         assert_eq!(exchanges.next_deadline(), None);
         assert!(exchanges.by_message.is_empty());
     }
@@ -278,10 +262,7 @@ mod tests {
     #[test]
     fn any_instance_answers_for_a_name_without_id() {
         let mut exchanges = one(&["a/b/x"]);
-        assert_eq!(
-            exchanges.answer(1, &instance("a/b/x")),
-            Answered::Completed("purpose")
-        );
+        assert_eq!(exchanges.answer(1, &instance("a/b/x")), Answered::Completed("purpose"));
     }
 
     #[test]
@@ -289,9 +270,7 @@ mod tests {
         let mut exchanges = one(&["a/b/x"]);
         let at = Duration::from_secs;
         assert!(exchanges.due(Duration::from_millis(999)).is_empty());
-        let [Due::Repeat(id, _)] = exchanges.due(at(1))[..] else {
-            panic!("no repeat")
-        };
+        let [Due::Repeat(id, _)] = exchanges.due(at(1))[..] else { panic!("no repeat") };
         exchanges.sent(id, 2);
         assert!(matches!(exchanges.due(at(2))[..], [Due::Repeat(..)]));
         assert_eq!(exchanges.next_deadline(), Some(at(3)));
@@ -313,10 +292,7 @@ mod tests {
             let due = exchanges.due(Duration::from_secs(second));
             assert!(matches!(due[..], [Due::Repeat(..)]), "{second}");
         }
-        assert!(matches!(
-            exchanges.due(Duration::from_secs(63))[..],
-            [Due::Failed(..)]
-        ));
+        assert!(matches!(exchanges.due(Duration::from_secs(63))[..], [Due::Failed(..)]));
     }
 
     #[test]

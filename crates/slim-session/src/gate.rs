@@ -62,35 +62,18 @@ pub(crate) fn authenticate(
     if publish.header.source.id() != NameId::of_subject(&claims.subject) {
         return Err(Refusal::ForeignName);
     }
-    let signature = publish
-        .header
-        .e2e_header_sig
-        .as_ref()
-        .ok_or(Refusal::NoHeaderSignature)?;
+    let signature = publish.header.e2e_header_sig.as_ref().ok_or(Refusal::NoHeaderSignature)?;
     let aad = canonical::header_aad(&publish);
-    claims
-        .public_key
-        .verify(&aad, signature)
-        .map_err(|_| Refusal::HeaderSignature)?;
+    claims.public_key.verify(&aad, signature).map_err(|_| Refusal::HeaderSignature)?;
     let signature = publish
         .metadata
         .get(canonical::PAYLOAD_SIGNATURE)
         .ok_or(Refusal::NoPayloadSignature)
         .and_then(|text| STANDARD.decode(text).map_err(|_| Refusal::PayloadSignature))?;
     let input = canonical::payload_signing_input(&aad, &publish);
-    claims
-        .public_key
-        .verify(&input, &signature)
-        .map_err(|_| Refusal::PayloadSignature)?;
+    claims.public_key.verify(&input, &signature).map_err(|_| Refusal::PayloadSignature)?;
 
-    let Publish {
-        header,
-        session_type,
-        session_id,
-        message_id,
-        body,
-        metadata,
-    } = publish;
+    let Publish { header, session_type, session_id, message_id, body, metadata } = publish;
     let Body::Command(command) = body else {
         return Err(Refusal::NotACommand);
     };
@@ -148,11 +131,7 @@ impl Memory {
     ) {
         let route = source.route();
         if !self.senders.contains_key(&route) && self.senders.len() >= SENDERS {
-            let oldest = self
-                .senders
-                .iter()
-                .min_by_key(|(_, seen)| seen.used)
-                .map(|(r, _)| *r);
+            let oldest = self.senders.iter().min_by_key(|(_, seen)| seen.used).map(|(r, _)| *r);
             if let Some(oldest) = oldest {
                 self.senders.remove(&oldest);
             }
@@ -188,10 +167,7 @@ mod tests {
         memory.remember(&alice, kind, 7, None);
         assert_eq!(memory.recall(&alice, kind, 7), Some(None));
         memory.remember(&alice, kind, 7, Some(Command::GroupAck));
-        assert_eq!(
-            memory.recall(&alice, kind, 7),
-            Some(Some(&Command::GroupAck))
-        );
+        assert_eq!(memory.recall(&alice, kind, 7), Some(Some(&Command::GroupAck)));
         assert_eq!(memory.recall(&alice, MessageType::GroupWelcome, 7), None);
         assert_eq!(memory.recall(&name("a/b/bob"), kind, 7), None);
     }
@@ -200,18 +176,10 @@ mod tests {
     fn the_memory_is_bounded() {
         let mut memory = Memory::default();
         for sender in 0..SENDERS + 10 {
-            memory.remember(
-                &name(&format!("a/b/{sender}")),
-                MessageType::GroupAck,
-                1,
-                None,
-            );
+            memory.remember(&name(&format!("a/b/{sender}")), MessageType::GroupAck, 1, None);
         }
         assert_eq!(memory.senders.len(), SENDERS);
-        assert_eq!(
-            memory.recall(&name("a/b/0"), MessageType::GroupAck, 1),
-            None
-        );
+        assert_eq!(memory.recall(&name("a/b/0"), MessageType::GroupAck, 1), None);
         let alice = name("a/b/alice");
         for id in 0..COMMANDS as u32 + 10 {
             memory.remember(&alice, MessageType::GroupAck, id, None);

@@ -145,11 +145,7 @@ impl Inbound {
             return self.receive_direct(id, message);
         }
         let route = message.source.route();
-        let before_first = if self.is_p2p {
-            0
-        } else {
-            id.wrapping_sub(1) & ID_MASK
-        };
+        let before_first = if self.is_p2p { 0 } else { id.wrapping_sub(1) & ID_MASK };
         self.streams.entry(route).or_insert_with(|| Stream {
             source: message.source.clone(),
             last: before_first,
@@ -206,11 +202,7 @@ impl Inbound {
     /// When to [`tick`](Self::tick): set while anything is asked for and the link
     /// is up.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
-        if self.paused {
-            None
-        } else {
-            self.deadlines.next()
-        }
+        if self.paused { None } else { self.deadlines.next() }
     }
 
     /// Asks again for what is missing, gives up what was asked for often enough.
@@ -259,16 +251,10 @@ impl Inbound {
 
     /// The session is over: [forgets](Self::forget) every sender.
     pub(crate) fn forget_all(&mut self) -> Vec<Action> {
-        let sources: Vec<Name> = self
-            .streams
-            .values()
-            .map(|stream| stream.source.clone())
-            .collect();
+        let sources: Vec<Name> =
+            self.streams.values().map(|stream| stream.source.clone()).collect();
         self.direct.clear();
-        sources
-            .iter()
-            .flat_map(|source| self.forget(source))
-            .collect()
+        sources.iter().flat_map(|source| self.forget(source)).collect()
     }
 
     // -------------------------------------------------------------- inside
@@ -334,10 +320,7 @@ impl Stream {
             return Arrival::Duplicate;
         }
         for missing in self.slots.len()..index {
-            actions.push(Action::Request {
-                source: self.source.clone(),
-                id: self.id(missing),
-            });
+            actions.push(Action::Request { source: self.source.clone(), id: self.id(missing) });
             self.slots.push_back(Slot::Missing(Retry::sent(at, timers)));
         }
         self.bytes += size(&message);
@@ -371,10 +354,8 @@ impl Stream {
             };
             match retry.poll(at, timers) {
                 Turn::Wait => {}
-                Turn::Repeat => actions.push(Action::Request {
-                    source: self.source.clone(),
-                    id: self.id(index),
-                }),
+                Turn::Repeat => actions
+                    .push(Action::Request { source: self.source.clone(), id: self.id(index) }),
                 Turn::GiveUp => self.slots[index] = Slot::Lost,
             }
         }
@@ -427,10 +408,7 @@ impl Stream {
     }
 
     fn lost(&self, count: u32) -> Action {
-        Action::Lost {
-            source: self.source.clone(),
-            count,
-        }
+        Action::Lost { source: self.source.clone(), count }
     }
 
     fn next_due(&self) -> Option<Duration> {
@@ -443,9 +421,6 @@ impl Stream {
 }
 
 fn size(message: &ReceivedMessage) -> usize {
-    let metadata = message
-        .metadata
-        .iter()
-        .map(|(key, value)| key.len() + value.len());
+    let metadata = message.metadata.iter().map(|(key, value)| key.len() + value.len());
     MESSAGE_OVERHEAD + message.payload.len() + message.payload_type.len() + metadata.sum::<usize>()
 }

@@ -202,29 +202,19 @@ impl Outbound {
                 (self.take_id(), To::All, offline, online)
             }
             Audience::All { online, offline } => (self.take_id(), To::All, online, offline),
-            Audience::One { member, id } => (
-                self.free_direct_id(id),
-                To::One(member.clone()),
-                vec![member],
-                Vec::new(),
-            ),
+            Audience::One { member, id } => {
+                (self.free_direct_id(id), To::One(member.clone()), vec![member], Vec::new())
+            }
         };
         let mut actions = Vec::new();
         let Some(timers) = self.timers else {
             actions.push(Action::Send { id, to, message });
-            actions.push(Action::Done {
-                request,
-                report: DeliveryReport::default(),
-            });
+            actions.push(Action::Done { request, report: DeliveryReport::default() });
             return (id, actions);
         };
 
         let retry = Retry::sent(at, &timers);
-        let awaited = State::Awaited {
-            retry,
-            since: at,
-            again: false,
-        };
+        let awaited = State::Awaited { retry, since: at, again: false };
         let recipients: BTreeMap<_, _> = offline
             .into_iter()
             .map(|name| (name, State::Missing))
@@ -238,10 +228,7 @@ impl Outbound {
             to,
             request: Some(request),
             sent: !self.paused,
-            awaited: recipients
-                .values()
-                .filter(|recipient| recipient.state.is_awaited())
-                .count(),
+            awaited: recipients.values().filter(|recipient| recipient.state.is_awaited()).count(),
             recipients,
         };
         if entry.sent {
@@ -340,11 +327,7 @@ impl Outbound {
                 State::Acked | State::Lost | State::Gone => continue,
             }
             let retry = Retry::sent(at, &timers);
-            recipient.state = State::Awaited {
-                retry,
-                since: at,
-                again: true,
-            };
+            recipient.state = State::Awaited { retry, since: at, again: true };
             let to = To::One(recipient.name.clone());
             self.deadlines.set_earlier(key, retry.due());
             // Without a link it is sent on resume, like everything awaited.
@@ -357,11 +340,7 @@ impl Outbound {
 
     /// When to [`tick`](Self::tick): set while anybody is awaited and the link is up.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
-        if self.paused {
-            None
-        } else {
-            self.deadlines.next()
-        }
+        if self.paused { None } else { self.deadlines.next() }
     }
 
     /// Sends copies to who has been silent for a period, gives up on who has been
@@ -419,10 +398,7 @@ impl Outbound {
         for entry in std::mem::take(&mut self.entries).values_mut() {
             actions.extend(entry.report());
         }
-        *self = Self {
-            next_id: self.next_id,
-            ..Self::new(self.timers)
-        };
+        *self = Self { next_id: self.next_id, ..Self::new(self.timers) };
         actions
     }
 
@@ -437,11 +413,7 @@ impl Outbound {
     fn free_direct_id(&self, wished: u32) -> u32 {
         // The highest of all is not in the range.
         let valid = |id: u32| {
-            if id | DIRECT == u32::MAX {
-                DIRECT
-            } else {
-                id | DIRECT
-            }
+            if id | DIRECT == u32::MAX { DIRECT } else { id | DIRECT }
         };
         let mut id = valid(wished);
         while self.keys.contains_key(&id) {
@@ -490,10 +462,7 @@ impl Outbound {
     /// Reports those of the messages that nobody is awaited for.
     fn settle(&mut self, keys: impl IntoIterator<Item = u64>, actions: &mut Vec<Action>) {
         for key in keys {
-            let entry = self
-                .entries
-                .get_mut(&key)
-                .filter(|entry| entry.awaited == 0);
+            let entry = self.entries.get_mut(&key).filter(|entry| entry.awaited == 0);
             let Some(entry) = entry else { continue };
             self.deadlines.set(key, None);
             if let Some(done) = entry.report() {
@@ -524,11 +493,7 @@ impl Outbound {
 
 impl Entry {
     fn copy(&self, to: To) -> Action {
-        Action::Send {
-            id: self.id,
-            to,
-            message: Arc::clone(&self.message),
-        }
+        Action::Send { id: self.id, to, message: Arc::clone(&self.message) }
     }
 
     fn first_copy(&self) -> Action {
@@ -538,11 +503,7 @@ impl Entry {
     fn restart(&mut self, retry: Retry, at: Duration) {
         for recipient in self.recipients.values_mut() {
             if let State::Awaited { again, .. } = recipient.state {
-                recipient.state = State::Awaited {
-                    retry,
-                    since: at,
-                    again,
-                };
+                recipient.state = State::Awaited { retry, since: at, again };
             }
         }
     }
@@ -558,12 +519,7 @@ impl Entry {
     ) -> Option<Duration> {
         let mut next: Option<Duration> = None;
         for (route, Recipient { name, state }) in &mut self.recipients {
-            let State::Awaited {
-                retry,
-                since,
-                again,
-            } = state
-            else {
+            let State::Awaited { retry, since, again } = state else {
                 continue;
             };
             match retry.poll(at, timers) {
@@ -581,11 +537,7 @@ impl Entry {
                         silent.insert(*route, name.clone());
                     }
                     // Once more when it is back, but not for ever.
-                    *state = if answers || *again {
-                        State::Lost
-                    } else {
-                        State::Missing
-                    };
+                    *state = if answers || *again { State::Lost } else { State::Missing };
                     continue;
                 }
             }
@@ -610,9 +562,6 @@ impl Entry {
 }
 
 fn size(message: &Outgoing) -> usize {
-    let metadata = message
-        .metadata
-        .iter()
-        .map(|(key, value)| key.len() + value.len());
+    let metadata = message.metadata.iter().map(|(key, value)| key.len() + value.len());
     message.payload.len() + message.payload_type.len() + metadata.sum::<usize>()
 }

@@ -31,18 +31,12 @@ pub(crate) enum Turn {
 impl Retry {
     /// It was sent at `at`.
     pub(crate) fn sent(at: Duration, timers: &Timers) -> Self {
-        Self {
-            due: after(at, timers),
-            left: timers.max_retries,
-        }
+        Self { due: after(at, timers), left: timers.max_retries }
     }
 
     /// It is to be sent at `at` and then has all its repetitions.
     pub(crate) fn unsent(at: Duration, timers: &Timers) -> Self {
-        Self {
-            due: at,
-            left: timers.max_retries.saturating_add(1),
-        }
+        Self { due: at, left: timers.max_retries.saturating_add(1) }
     }
 
     /// When to poll.
@@ -81,10 +75,7 @@ pub(crate) struct Deadlines<K> {
 
 impl<K: Copy + Ord> Deadlines<K> {
     pub(crate) fn new() -> Self {
-        Self {
-            by_key: BTreeMap::new(),
-            queue: BTreeSet::new(),
-        }
+        Self { by_key: BTreeMap::new(), queue: BTreeSet::new() }
     }
 
     /// Replaces the key's deadline; `None` clears it.
@@ -103,10 +94,7 @@ impl<K: Copy + Ord> Deadlines<K> {
 
     /// The key's deadline is this or, if it has an earlier one, stays.
     pub(crate) fn set_earlier(&mut self, key: K, at: Duration) {
-        let earlier = self
-            .by_key
-            .get(&key)
-            .map_or(at, |&previous| previous.min(at));
+        let earlier = self.by_key.get(&key).map_or(at, |&previous| previous.min(at));
         self.set(key, Some(earlier));
     }
 
@@ -132,27 +120,19 @@ mod tests {
     }
 
     fn timers(max_retries: u32) -> Timers {
-        Timers {
-            timeout: s(1),
-            max_retries,
-        }
+        Timers { timeout: s(1), max_retries }
     }
 
     /// What a retry asks for at each second.
     fn turns(mut retry: Retry, timers: &Timers, seconds: u64) -> Vec<Turn> {
-        (0..=seconds)
-            .map(|second| retry.poll(s(second), timers))
-            .collect()
+        (0..=seconds).map(|second| retry.poll(s(second), timers)).collect()
     }
 
     #[test]
     fn repeats_each_period_and_gives_up_one_later() {
         use Turn::{GiveUp, Repeat, Wait};
         let retry = Retry::sent(s(0), &timers(3));
-        assert_eq!(
-            turns(retry, &timers(3), 4),
-            [Wait, Repeat, Repeat, Repeat, GiveUp]
-        );
+        assert_eq!(turns(retry, &timers(3), 4), [Wait, Repeat, Repeat, Repeat, GiveUp]);
         let retry = Retry::unsent(s(0), &timers(1));
         assert_eq!(turns(retry, &timers(1), 2), [Repeat, Repeat, GiveUp]);
         let retry = Retry::sent(s(0), &timers(0));
@@ -170,17 +150,11 @@ mod tests {
 
     #[test]
     fn a_period_of_zero_and_endless_retries_are_survived() {
-        let timers = Timers {
-            timeout: Duration::ZERO,
-            max_retries: u32::MAX,
-        };
+        let timers = Timers { timeout: Duration::ZERO, max_retries: u32::MAX };
         let mut retry = Retry::unsent(s(1), &timers);
         assert_eq!(retry.poll(s(1), &timers), Turn::Repeat);
         assert!(retry.due() > s(1));
-        let timers = Timers {
-            timeout: Duration::MAX,
-            max_retries: 1,
-        };
+        let timers = Timers { timeout: Duration::MAX, max_retries: 1 };
         assert_eq!(Retry::sent(s(1), &timers).due(), Duration::MAX);
     }
 

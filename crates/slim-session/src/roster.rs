@@ -42,11 +42,7 @@ impl Entry {
             name: self.name.clone(),
             sends_data: self.sends_data,
             receives_data: self.receives_data,
-            status: if self.online {
-                ParticipantState::Online
-            } else {
-                ParticipantState::Offline
-            },
+            status: if self.online { ParticipantState::Online } else { ParticipantState::Offline },
         }
     }
 }
@@ -102,15 +98,12 @@ impl Roster {
 
     /// Names of those whose answers are awaited.
     pub(crate) fn online(&self) -> impl Iterator<Item = &Name> {
-        self.iter()
-            .filter(|entry| entry.online)
-            .map(|entry| &entry.name)
+        self.iter().filter(|entry| entry.online).map(|entry| &entry.name)
     }
 
     /// Those that get data and acknowledge it.
     pub(crate) fn receivers(&self) -> impl Iterator<Item = &Entry> {
-        self.iter()
-            .filter(|entry| entry.receives_data && !entry.joining)
+        self.iter().filter(|entry| entry.receives_data && !entry.joining)
     }
 
     /// One more tick without a sign of life for everybody; gives the names of

@@ -57,10 +57,7 @@ pub(crate) struct Subscriptions {
 
 impl Subscriptions {
     pub(crate) fn new(rng: &mut StdRng) -> Self {
-        Self {
-            entries: BTreeMap::new(),
-            next: rng.random_range(1..u64::MAX / 2),
-        }
+        Self { entries: BTreeMap::new(), next: rng.random_range(1..u64::MAX / 2) }
     }
 
     /// Asks the node for a name; an [`Outcome`] follows.
@@ -75,17 +72,8 @@ impl Subscriptions {
     ) {
         let id = self.next;
         self.next += 1;
-        let state = State::Asked {
-            due_at: at + RETRY,
-            left: RETRIES,
-        };
-        let entry = Entry {
-            source: source.clone(),
-            name: name.clone(),
-            owner,
-            identity,
-            state,
-        };
+        let state = State::Asked { due_at: at + RETRY, left: RETRIES };
+        let entry = Entry { source: source.clone(), name: name.clone(), owner, identity, state };
         out.send(Message::Subscribe(entry.subscription(id)));
         self.entries.insert(id, entry);
     }
@@ -95,17 +83,13 @@ impl Subscriptions {
         for (id, entry) in &mut self.entries {
             let dropping = matches!(entry.state, State::Dropping { .. });
             if entry.owner == Owner::Session(session) && !dropping {
-                entry.state = State::Dropping {
-                    due_at: at + RETRY,
-                    left: RETRIES,
-                };
+                entry.state = State::Dropping { due_at: at + RETRY, left: RETRIES };
                 out.send(Message::Unsubscribe(entry.subscription(*id)));
             }
         }
         if !out.connected {
             // A node that lost the link has forgotten them anyway.
-            self.entries
-                .retain(|_, entry| !matches!(entry.state, State::Dropping { .. }));
+            self.entries.retain(|_, entry| !matches!(entry.state, State::Dropping { .. }));
         }
     }
 
@@ -142,13 +126,9 @@ impl Subscriptions {
     /// The link is up, and the node knows none of them. `identity` is the token
     /// for our own name.
     pub(crate) fn resume(&mut self, at: Duration, out: &mut Outbox, identity: &str) {
-        self.entries
-            .retain(|_, entry| !matches!(entry.state, State::Dropping { .. }));
+        self.entries.retain(|_, entry| !matches!(entry.state, State::Dropping { .. }));
         for (id, entry) in &mut self.entries {
-            entry.state = State::Asked {
-                due_at: at + RETRY,
-                left: RETRIES,
-            };
+            entry.state = State::Asked { due_at: at + RETRY, left: RETRIES };
             if entry.owner == Owner::Application {
                 identity.clone_into(&mut entry.identity);
             }
@@ -172,10 +152,7 @@ impl Subscriptions {
                 warn!(name = %entry.name, "the node does not answer a subscription");
                 if matches!(entry.state, State::Asked { .. }) {
                     let result = Err("the node does not answer".to_owned());
-                    failed.push(Outcome {
-                        owner: entry.owner,
-                        result,
-                    });
+                    failed.push(Outcome { owner: entry.owner, result });
                 }
                 return false;
             }
@@ -217,9 +194,6 @@ impl Entry {
     fn subscription(&self, id: u64) -> Subscription {
         let mut header = Header::new(self.source.clone(), self.name.clone(), UNICAST);
         header.identity.clone_from(&self.identity);
-        Subscription {
-            header,
-            subscription_id: id,
-        }
+        Subscription { header, subscription_id: id }
     }
 }

@@ -28,18 +28,13 @@ struct Token {
 
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Token")
-            .field("made_at", &self.made_at)
-            .finish_non_exhaustive()
+        f.debug_struct("Token").field("made_at", &self.made_at).finish_non_exhaustive()
     }
 }
 
 impl Voice {
     pub(crate) fn new(identity: Arc<dyn Identity>) -> Self {
-        Self {
-            identity,
-            token: None,
-        }
+        Self { identity, token: None }
     }
 
     pub(crate) fn subject(&self) -> &str {
@@ -56,12 +51,7 @@ impl Voice {
         let fresh = |token: &Token| now.unix.abs_diff(token.made_at) < TOKEN_REUSE_SECS;
         if self.token.as_ref().is_none_or(|token| !fresh(token)) {
             match self.identity.token(now.unix, rng) {
-                Ok(text) => {
-                    self.token = Some(Token {
-                        made_at: now.unix,
-                        text,
-                    })
-                }
+                Ok(text) => self.token = Some(Token { made_at: now.unix, text }),
                 Err(reason) => {
                     error!(%reason, "nothing can be sent without a token");
                     return None;
@@ -87,18 +77,13 @@ impl Voice {
             publish.header.e2e_header_sig = Some(signature.into());
             let input = canonical::payload_signing_input(&aad, &publish);
             let signature = STANDARD.encode(self.sign(&input)?);
-            publish
-                .metadata
-                .insert(canonical::PAYLOAD_SIGNATURE.to_owned(), signature);
+            publish.metadata.insert(canonical::PAYLOAD_SIGNATURE.to_owned(), signature);
         }
         Some(Message::Publish(publish))
     }
 
     fn sign(&self, bytes: &[u8]) -> Option<Vec<u8>> {
-        self.key()
-            .sign(bytes)
-            .inspect_err(|reason| error!(%reason, "cannot sign"))
-            .ok()
+        self.key().sign(bytes).inspect_err(|reason| error!(%reason, "cannot sign")).ok()
     }
 }
 

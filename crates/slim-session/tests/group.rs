@@ -23,22 +23,9 @@ fn all_to_all(mls: bool) {
             }
         }
     }
-    assert_eq!(
-        world.heard(0),
-        [
-            "alice: 0", "alice: 1", "alice: 2", "bob: 0", "bob: 1", "bob: 2"
-        ]
-    );
-    assert_eq!(
-        world.heard(1),
-        ["mod: 0", "mod: 1", "mod: 2", "bob: 0", "bob: 1", "bob: 2"]
-    );
-    assert_eq!(
-        world.heard(2),
-        [
-            "mod: 0", "mod: 1", "mod: 2", "alice: 0", "alice: 1", "alice: 2"
-        ]
-    );
+    assert_eq!(world.heard(0), ["alice: 0", "alice: 1", "alice: 2", "bob: 0", "bob: 1", "bob: 2"]);
+    assert_eq!(world.heard(1), ["mod: 0", "mod: 1", "mod: 2", "bob: 0", "bob: 1", "bob: 2"]);
+    assert_eq!(world.heard(2), ["mod: 0", "mod: 1", "mod: 2", "alice: 0", "alice: 1", "alice: 2"]);
     assert_eq!(world.changes(0), ["alice joined", "bob joined"]);
     assert_eq!(world.changes(1), ["bob joined"]);
     assert!(world.changes(2).is_empty());
@@ -61,10 +48,7 @@ fn eight_invitations_at_once() {
         let session = world.create_group(config(mls));
         let requests: Vec<u64> = (1..9).map(|app| world.invite(session, app)).collect();
         world.run();
-        assert!(
-            requests.iter().all(|request| world.joined(*request)),
-            "mls {mls}"
-        );
+        assert!(requests.iter().all(|request| world.joined(*request)), "mls {mls}");
         let request = world.publish(4, session, "hello");
         world.run();
         match &world.apps[4].done[&request] {
@@ -116,11 +100,7 @@ fn inviting_twice_is_harmless() {
     let second = world.invite(session, 1);
     world.run();
     let third = world.invite(session, 1);
-    assert!(
-        [first, second, third]
-            .iter()
-            .all(|request| world.joined(*request))
-    );
+    assert!([first, second, third].iter().all(|request| world.joined(*request)));
     assert_eq!(world.count_sent(0, MessageType::DiscoveryRequest), 1);
 }
 
@@ -150,16 +130,9 @@ fn a_lost_message_does_not_fail_an_invitation() {
             }
             world.pass(Duration::from_secs(3));
             for app in 0..3 {
-                assert_eq!(
-                    world.heard(app).len(),
-                    2,
-                    "{kind:?} lost, mls {mls}, app {app}"
-                );
+                assert_eq!(world.heard(app).len(), 2, "{kind:?} lost, mls {mls}, app {app}");
             }
-            assert!(
-                !world.changes(0).contains(&"alice offline".to_owned()),
-                "{kind:?}"
-            );
+            assert!(!world.changes(0).contains(&"alice offline".to_owned()), "{kind:?}");
         }
     }
 }
@@ -172,10 +145,7 @@ fn a_removed_member_is_told_and_hears_nothing_more() {
         let name = world.name(2).without_id();
         let request = world.command(0, Command::Remove { session, name });
         world.run();
-        assert!(matches!(
-            world.apps[0].done[&request],
-            Done::Removed(Ok(()))
-        ));
+        assert!(matches!(world.apps[0].done[&request], Done::Removed(Ok(()))));
         assert_eq!(world.closed(2), Some(CloseReason::Removed));
         world.publish(0, session, "secret");
         world.run();
@@ -198,13 +168,7 @@ fn removing_nobody_is_an_error() {
     let mut world = World::new(&["mod", "alice"]);
     let session = world.group(config(false));
     let name: slim_proto::Name = "org/test/nobody".parse().unwrap();
-    let request = world.command(
-        0,
-        Command::Remove {
-            session,
-            name: name.clone(),
-        },
-    );
+    let request = world.command(0, Command::Remove { session, name: name.clone() });
     match &world.apps[0].done[&request] {
         Done::Removed(Err(error)) => assert_eq!(*error, RemoveError::NotMember { name }),
         other => panic!("{other:?}"),
@@ -244,18 +208,11 @@ fn the_moderator_closes_for_all() {
             assert_eq!(world.closed(app), Some(CloseReason::ModeratorClosed));
             let request = world.publish(app, session, "too late");
             let refused = &world.apps[app].done[&request];
-            assert!(
-                matches!(refused, Done::Published(Err(PublishError::Closed))),
-                "{refused:?}"
-            );
+            assert!(matches!(refused, Done::Published(Err(PublishError::Closed))), "{refused:?}");
         }
         world.pass(Duration::from_secs(60));
         for app in 0..3 {
-            assert_eq!(
-                world.apps[app].endpoint.session_count(),
-                0,
-                "nothing is left"
-            );
+            assert_eq!(world.apps[app].endpoint.session_count(), 0, "nothing is left");
             assert_eq!(world.apps[app].endpoint.next_deadline(), None);
         }
     }
@@ -267,10 +224,7 @@ fn nobody_to_publish_to() {
     let session = world.create_group(config(true));
     let request = world.publish(0, session, "hello?");
     let refused = &world.apps[0].done[&request];
-    assert!(
-        matches!(refused, Done::Published(Err(PublishError::Alone))),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Done::Published(Err(PublishError::Alone))), "{refused:?}");
 }
 
 #[test]
@@ -280,10 +234,7 @@ fn a_participant_may_not_invite() {
     let name = "org/test/bob".parse().unwrap();
     let request = world.command(1, Command::Invite { session, name });
     let refused = &world.apps[1].done[&request];
-    assert!(
-        matches!(refused, Done::Invited(Err(InviteError::NotModerator))),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Done::Invited(Err(InviteError::NotModerator))), "{refused:?}");
 }
 
 #[test]
@@ -297,10 +248,7 @@ fn another_secret_is_told_to_both_sides_once() {
     assert!(world.joined(alice));
     let refused = &world.apps[0].done[&request];
     assert!(
-        matches!(
-            refused,
-            Done::Invited(Err(InviteError::IdentityMismatch { .. }))
-        ),
+        matches!(refused, Done::Invited(Err(InviteError::IdentityMismatch { .. }))),
         "{refused:?}"
     );
     assert_eq!(world.apps[bob].mismatches, [world.name(0)]);
@@ -354,10 +302,7 @@ fn a_killed_member_is_reported_lost_then_offline() {
     let request = world.command(0, Command::Remove { session, name });
     world.pass(Duration::from_secs(12));
     let outcome = &world.apps[0].done[&request];
-    assert!(
-        matches!(outcome, Done::Removed(Err(RemoveError::Unconfirmed { .. }))),
-        "{outcome:?}"
-    );
+    assert!(matches!(outcome, Done::Removed(Err(RemoveError::Unconfirmed { .. }))), "{outcome:?}");
 }
 
 /// A member that missed a commit is welcomed anew, and hears everybody again.
@@ -386,4 +331,27 @@ fn a_member_that_fell_behind_rejoins() {
         }
     }
     assert_eq!(world.heard(1), ["mod: from mod", "carol: from carol"]);
+}
+
+/// Tokens last an hour; a group does not notice.
+#[test]
+fn an_encrypted_group_outlives_its_tokens() {
+    let mut world = World::new(&["mod", "alice", "bob"]);
+    let session = world.create_group(config(true));
+    world.invite(session, 1);
+    world.run();
+    world.pass(Duration::from_secs(2 * 3600));
+    let request = world.invite(session, 2);
+    world.run();
+    assert!(world.joined(request));
+    for app in 0..3 {
+        let request = world.publish(app, session, "still here");
+        world.run();
+        match &world.apps[app].done[&request] {
+            Done::Published(Ok(report)) => assert_eq!(report.delivered.len(), 2),
+            other => panic!("{other:?}"),
+        }
+    }
+    let commits = world.count_sent(0, MessageType::GroupUpdate);
+    assert!((3..=4).contains(&commits), "{commits}: two renewals and one admission");
 }

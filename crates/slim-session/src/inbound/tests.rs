@@ -20,9 +20,7 @@ fn at(seconds: f64) -> Duration {
 
 /// An instance of one application, named by one letter.
 fn name(letter: char) -> Name {
-    Name::new("org", "ns", "app")
-        .unwrap()
-        .with_id(NameId(letter as u128))
+    Name::new("org", "ns", "app").unwrap().with_id(NameId(letter as u128))
 }
 
 /// The payload says which message it is.
@@ -41,10 +39,7 @@ fn id_of(message: &ReceivedMessage) -> u32 {
 }
 
 fn timers(max_retries: u32) -> Timers {
-    Timers {
-        timeout: P,
-        max_retries,
-    }
+    Timers { timeout: P, max_retries }
 }
 
 fn group() -> Inbound {
@@ -73,20 +68,12 @@ fn check(actions: Vec<Action>, expected: &[&str]) {
 /// Message `id` of a arrives at `seconds`.
 fn check_new(inbound: &mut Inbound, seconds: f64, id: u32, expected: &[&str]) {
     let (arrival, actions) = inbound.receive(at(seconds), id, message('a', id));
-    assert_eq!(
-        (brief(&actions), arrival),
-        (to_strings(expected), Arrival::New),
-        "{id}"
-    );
+    assert_eq!((brief(&actions), arrival), (to_strings(expected), Arrival::New), "{id}");
 }
 
 fn check_duplicate(inbound: &mut Inbound, id: u32) {
     let (arrival, actions) = inbound.receive(at(0.), id, message('a', id));
-    assert_eq!(
-        (brief(&actions), arrival),
-        (Vec::new(), Arrival::Duplicate),
-        "{id}"
-    );
+    assert_eq!((brief(&actions), arrival), (Vec::new(), Arrival::Duplicate), "{id}");
 }
 
 fn to_strings(list: &[&str]) -> Vec<String> {
@@ -229,10 +216,7 @@ fn a_loss_behind_a_gap_waits_for_its_place() {
     check(inbound.reply_lost(&name('a'), 4), &[]);
     // Until then it may still come by itself.
     check_new(&mut inbound, 0., 4, &[]);
-    check(
-        inbound.reply(2, message('a', 2)),
-        &["a2", "a-1", "a4", "a5"],
-    );
+    check(inbound.reply(2, message('a', 2)), &["a2", "a-1", "a4", "a5"]);
 }
 
 #[test]
@@ -279,20 +263,11 @@ fn direct_messages_pass_at_once_and_once() {
     check_new(&mut inbound, 0., 1, &["a1"]);
     check_new(&mut inbound, 0., 3, &["a?2"]);
     let id = 3_000_000_000;
-    check(
-        inbound.receive_direct(id, message('a', id)).1,
-        &["a3000000000"],
-    );
-    assert_eq!(
-        inbound.receive_direct(id, message('a', id)),
-        (Arrival::Duplicate, Vec::new())
-    );
+    check(inbound.receive_direct(id, message('a', id)).1, &["a3000000000"]);
+    assert_eq!(inbound.receive_direct(id, message('a', id)), (Arrival::Duplicate, Vec::new()));
     // Even without the mark that it is one.
     check_duplicate(&mut inbound, id);
-    check(
-        inbound.receive_direct(id, message('b', id)).1,
-        &["b3000000000"],
-    );
+    check(inbound.receive_direct(id, message('b', id)).1, &["b3000000000"]);
     check_new(&mut inbound, 0., 2, &["a2", "a3"]);
 }
 
@@ -304,14 +279,8 @@ fn the_memory_of_direct_messages_is_bounded() {
         assert_eq!(inbound.receive_direct(id, message('a', id)).0, Arrival::New);
     }
     assert_eq!(inbound.direct[&name('a').route()].len(), DIRECT_MEMORY);
-    assert_eq!(
-        inbound.receive_direct(first + 1, message('a', 0)).0,
-        Arrival::Duplicate
-    );
-    assert_eq!(
-        inbound.receive_direct(first, message('a', 0)).0,
-        Arrival::New
-    );
+    assert_eq!(inbound.receive_direct(first + 1, message('a', 0)).0, Arrival::Duplicate);
+    assert_eq!(inbound.receive_direct(first, message('a', 0)).0, Arrival::New);
 }
 
 // ---------------------------------------------------------------- bounds
@@ -487,10 +456,7 @@ impl Listener {
         let mut missing = 0;
         for stream in self.inbound.streams.values() {
             prop_assert!(stream.slots.len() <= SPAN);
-            prop_assert!(matches!(
-                stream.slots.front(),
-                None | Some(Slot::Missing(_))
-            ));
+            prop_assert!(matches!(stream.slots.front(), None | Some(Slot::Missing(_))));
             for slot in &stream.slots {
                 match slot {
                     Slot::Missing(_) => missing += 1,
@@ -511,9 +477,7 @@ impl Listener {
             Step::Message(source, offset) => {
                 let told = self.told.entry(name(source)).or_default();
                 let id = id(told, offset);
-                let known = told
-                    .next
-                    .is_some_and(|next| id.wrapping_sub(next) & ID_MASK > 1 << 30);
+                let known = told.next.is_some_and(|next| id.wrapping_sub(next) & ID_MASK > 1 << 30);
                 if offset > 0 {
                     told.highest = id;
                 }
@@ -537,11 +501,7 @@ impl Listener {
                         |action| matches!(action, Action::Deliver(message) if id_of(message) == id),
                     );
                     if waits || delivered {
-                        self.told
-                            .entry(name(source))
-                            .or_default()
-                            .arrived
-                            .insert(id);
+                        self.told.entry(name(source)).or_default().arrived.insert(id);
                     }
                 } else {
                     prop_assert!(actions.is_empty());
@@ -556,10 +516,7 @@ impl Listener {
                 let actions = self.inbound.forget(&name(source));
                 self.take(actions)?;
                 let told = self.told.entry(name(source)).or_default();
-                *told = Told {
-                    highest: told.highest,
-                    ..Told::default()
-                };
+                *told = Told { highest: told.highest, ..Told::default() };
                 Vec::new()
             }
             Step::Link(true) => {
@@ -671,8 +628,7 @@ impl Network {
         };
         for _ in 0..copies {
             let arrival = self.now + Duration::from_millis(1 + self.random(1500));
-            self.packets
-                .insert((arrival, self.sent), (member, packet.clone()));
+            self.packets.insert((arrival, self.sent), (member, packet.clone()));
             self.sent += 1;
         }
     }
@@ -722,10 +678,7 @@ impl Network {
 
     fn arrive(&mut self, member: char, packet: Packet) {
         let (now, from) = (self.now, name(member));
-        let message = |payload| ReceivedMessage {
-            payload,
-            ..message('s', 0)
-        };
+        let message = |payload| ReceivedMessage { payload, ..message('s', 0) };
         let Some((inbound, ..)) = self.receivers.get_mut(&member) else {
             return;
         };
@@ -748,10 +701,7 @@ impl Network {
             }
             Packet::Rtx(id) => {
                 let (found, actions) = self.sender.rtx_request(now, &from, id);
-                self.transmit(
-                    member,
-                    Packet::Reply(id, found.map(|found| found.payload.clone())),
-                );
+                self.transmit(member, Packet::Reply(id, found.map(|found| found.payload.clone())));
                 self.sender_does(actions);
             }
         }
@@ -761,13 +711,8 @@ impl Network {
     fn run(&mut self, until: Duration) {
         loop {
             let packet = self.packets.first_key_value().map(|(&(at, _), _)| at);
-            let receivers = self
-                .receivers
-                .values()
-                .map(|(inbound, ..)| inbound.next_deadline());
-            let next = [packet, self.sender.next_deadline()]
-                .into_iter()
-                .chain(receivers);
+            let receivers = self.receivers.values().map(|(inbound, ..)| inbound.next_deadline());
+            let next = [packet, self.sender.next_deadline()].into_iter().chain(receivers);
             let Some(next) = next.flatten().min().filter(|&next| next <= until) else {
                 break;
             };
@@ -789,9 +734,7 @@ impl Network {
                 self.receiver_does(member, actions);
             }
         }
-        self.now = self
-            .now
-            .max(until.min(self.now + Duration::from_secs(3600)));
+        self.now = self.now.max(until.min(self.now + Duration::from_secs(3600)));
     }
 }
 

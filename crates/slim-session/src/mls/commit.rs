@@ -89,9 +89,7 @@ impl Group {
         let index = self.other_member(subject)?;
         let (key_package, leaf) = self.vet_key_package(key_package, subject, verifier, now)?;
         self.commit_add(leaf, |builder| {
-            builder
-                .propose_removals([index])
-                .propose_adds([key_package])
+            builder.propose_removals([index]).propose_adds([key_package])
         })
     }
 
@@ -118,26 +116,16 @@ impl Group {
         verifier: &dyn Verifier,
         now: u64,
     ) -> Result<Bytes, CommitError> {
-        let own = self
-            .leaves
-            .get(&self.mls.own_leaf_index())
-            .ok_or(CommitError::Removed)?;
-        let vetting = Vetting {
-            verifier,
-            now,
-            accept_expired: false,
-        };
+        let own = self.leaves.get(&self.mls.own_leaf_index()).ok_or(CommitError::Removed)?;
+        let vetting = Vetting { verifier, now, accept_expired: false };
         let credential = credential(token, &self.signer);
         let key = credential.signature_key.as_slice().to_vec();
         let leaf = vetting
             .leaf_of(&own.subject, &credential.credential, &key)
             .map_err(CommitError::OwnCredential)?;
-        let parameters = LeafNodeParameters::builder()
-            .with_credential_with_key(credential)
-            .build();
-        let (commit, _) = self.commit(vec![(key, leaf)], |builder| {
-            builder.leaf_node_parameters(parameters)
-        })?;
+        let parameters = LeafNodeParameters::builder().with_credential_with_key(credential).build();
+        let (commit, _) =
+            self.commit(vec![(key, leaf)], |builder| builder.leaf_node_parameters(parameters))?;
         Ok(commit)
     }
 
@@ -165,11 +153,7 @@ impl Group {
         if key_package.ciphersuite() != CIPHER_SUITE {
             return Err(KeyPackageError::Invalid("other cipher suite".to_owned()));
         }
-        let vetting = Vetting {
-            verifier,
-            now,
-            accept_expired: false,
-        };
+        let vetting = Vetting { verifier, now, accept_expired: false };
         let node = key_package.leaf_node();
         let key = node.signature_key().as_slice().to_vec();
         let leaf = vetting.leaf_of(subject, node.credential(), &key)?;
@@ -231,9 +215,7 @@ impl Group {
             }
         };
         let before = self.epoch();
-        self.mls
-            .merge_pending_commit(&self.provider)
-            .map_err(|error| invalid(&error))?;
+        self.mls.merge_pending_commit(&self.provider).map_err(|error| invalid(&error))?;
         self.take_members(before, &entered);
         Ok(messages)
     }
@@ -264,16 +246,10 @@ impl Group {
         }
         let (epoch, before) = (message.epoch().as_u64(), self.epoch());
         if epoch > before {
-            return Err(ProcessError::FutureEpoch {
-                message: epoch,
-                group: before,
-            });
+            return Err(ProcessError::FutureEpoch { message: epoch, group: before });
         }
         if epoch < before {
-            return Err(ProcessError::PastEpoch {
-                message: epoch,
-                group: before,
-            });
+            return Err(ProcessError::PastEpoch { message: epoch, group: before });
         }
         let processed = self.mls.process_message(&self.provider, message)?;
         if *processed.sender() != Sender::Member(self.moderator) {
@@ -289,11 +265,7 @@ impl Group {
         let removed = self.removed_by(&staged)?;
         let entered = self.vet_staged(&staged, &removed, vetting)?;
         let effect = Effect::Changed {
-            added: entered
-                .added
-                .iter()
-                .map(|(_, leaf)| Arc::clone(&leaf.subject))
-                .collect(),
+            added: entered.added.iter().map(|(_, leaf)| Arc::clone(&leaf.subject)).collect(),
             removed: self.subjects(&removed),
         };
         self.merge(*staged)?;
@@ -356,10 +328,7 @@ impl Group {
             added.push((key, leaf));
         }
         // RFC 9420 §5.3.1: a credential may be succeeded only by one for the same member.
-        let renewed = match (
-            staged.update_path_leaf_node(),
-            self.leaves.get(&self.moderator),
-        ) {
+        let renewed = match (staged.update_path_leaf_node(), self.leaves.get(&self.moderator)) {
             (Some(node), Some(moderator)) => {
                 let key = key(node);
                 let leaf = if self.is_unchanged(node) {
@@ -377,12 +346,9 @@ impl Group {
     /// Whether the moderator's new leaf has the credential and the key of its old one,
     /// which was checked when it came.
     fn is_unchanged(&self, node: &LeafNode) -> bool {
-        self.mls
-            .public_group()
-            .leaf(self.moderator)
-            .is_some_and(|old| {
-                old.credential() == node.credential() && old.signature_key() == node.signature_key()
-            })
+        self.mls.public_group().leaf(self.moderator).is_some_and(|old| {
+            old.credential() == node.credential() && old.signature_key() == node.signature_key()
+        })
     }
 }
 

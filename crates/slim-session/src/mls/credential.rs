@@ -55,10 +55,7 @@ impl Vetting<'_> {
         if claims.public_key.as_bytes() != signature_key {
             return Err(CredentialError::Key);
         }
-        Ok(Leaf {
-            subject: claims.subject.into(),
-            expires_at: claims.expires_at,
-        })
+        Ok(Leaf { subject: claims.subject.into(), expires_at: claims.expires_at })
     }
 
     /// As [`Vetting::leaf`], and the subject must be the given one.

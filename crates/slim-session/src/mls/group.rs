@@ -68,16 +68,10 @@ impl Group {
         let provider = Provider::default();
         let signer = LeafSigner(key);
         let credential = credential(token, &signer);
-        let vetting = Vetting {
-            verifier,
-            now,
-            accept_expired: false,
-        };
+        let vetting = Vetting { verifier, now, accept_expired: false };
         let leaf = vetting.leaf(&credential.credential, credential.signature_key.as_slice())?;
-        let group_id: [u8; GROUP_ID_LENGTH] = provider
-            .rand()
-            .random_array()
-            .map_err(|error| invalid(&error))?;
+        let group_id: [u8; GROUP_ID_LENGTH] =
+            provider.rand().random_array().map_err(|error| invalid(&error))?;
         let config = MlsGroupCreateConfig::builder()
             .ciphersuite(CIPHER_SUITE)
             .capabilities(capabilities())
@@ -97,13 +91,7 @@ impl Group {
         )
         .map_err(|error| invalid(&error))?;
         let own = mls.own_leaf_index();
-        Ok(Self::new(
-            mls,
-            provider,
-            signer,
-            Leaves::from([(own, leaf)]),
-            own,
-        ))
+        Ok(Self::new(mls, provider, signer, Leaves::from([(own, leaf)]), own))
     }
 
     pub(super) fn new(
@@ -113,14 +101,7 @@ impl Group {
         leaves: Leaves,
         moderator: LeafNodeIndex,
     ) -> Self {
-        Self {
-            mls,
-            provider,
-            signer,
-            leaves: Arc::new(leaves),
-            past: VecDeque::new(),
-            moderator,
-        }
+        Self { mls, provider, signer, leaves: Arc::new(leaves), past: VecDeque::new(), moderator }
     }
 
     /// The current epoch: how many commits the group has taken.
@@ -141,9 +122,7 @@ impl Group {
     /// When the token in our own leaf expires, in seconds since the Unix epoch. Peers that
     /// look at tokens again drop our messages from then on.
     pub(crate) fn credential_expires_at(&self) -> u64 {
-        self.leaves
-            .get(&self.mls.own_leaf_index())
-            .map_or(0, |leaf| leaf.expires_at)
+        self.leaves.get(&self.mls.own_leaf_index()).map_or(0, |leaf| leaf.expires_at)
     }
 
     /// Whether we are still a member. Once removed there is no way back but a new welcome.
@@ -152,10 +131,7 @@ impl Group {
     }
 
     pub(super) fn leaf_index(&self, subject: &str) -> Option<LeafNodeIndex> {
-        self.leaves
-            .iter()
-            .find(|(_, leaf)| &*leaf.subject == subject)
-            .map(|(index, _)| *index)
+        self.leaves.iter().find(|(_, leaf)| &*leaf.subject == subject).map(|(index, _)| *index)
     }
 
     /// Encrypts a message to all members. `aad` travels beside it in the clear, and cannot
@@ -222,19 +198,13 @@ impl Group {
             return Ok(&self.leaves);
         }
         if epoch > current {
-            return Err(DecryptError::FutureEpoch {
-                message: epoch,
-                group: current,
-            });
+            return Err(DecryptError::FutureEpoch { message: epoch, group: current });
         }
         self.past
             .iter()
             .find(|(past, _)| *past == epoch)
             .map(|(_, leaves)| leaves)
-            .ok_or(DecryptError::PastEpochGone {
-                message: epoch,
-                group: current,
-            })
+            .ok_or(DecryptError::PastEpochGone { message: epoch, group: current })
     }
 
     /// Takes over the members after a commit was merged. `before` was the epoch until now;

@@ -39,10 +39,7 @@ struct Outstanding {
 impl Joiner {
     /// A joiner that signs with the application's key.
     pub(crate) fn new(key: SigningKey) -> Self {
-        Self {
-            signer: LeafSigner(key),
-            outstanding: VecDeque::new(),
-        }
+        Self { signer: LeafSigner(key), outstanding: VecDeque::new() }
     }
 
     /// Makes a key package with `token` as credential, at `now` in seconds since the Unix
@@ -61,12 +58,7 @@ impl Joiner {
         let bundle = KeyPackage::builder()
             .key_package_lifetime(lifetime(now))
             .leaf_node_capabilities(capabilities())
-            .build(
-                CIPHER_SUITE,
-                &provider,
-                &self.signer,
-                credential(token, &self.signer),
-            )
+            .build(CIPHER_SUITE, &provider, &self.signer, credential(token, &self.signer))
             .map_err(|error| refused(&error))?;
         let reference = bundle
             .key_package()
@@ -74,13 +66,8 @@ impl Joiner {
             .map_err(|error| refused(&error))?
             .as_slice()
             .to_vec();
-        let message = MlsMessageOut::from(bundle)
-            .to_bytes()
-            .map_err(|error| refused(&error))?;
-        self.outstanding.push_back(Outstanding {
-            reference,
-            provider,
-        });
+        let message = MlsMessageOut::from(bundle).to_bytes().map_err(|error| refused(&error))?;
+        self.outstanding.push_back(Outstanding { reference, provider });
         if self.outstanding.len() > MAX_OUTSTANDING {
             self.outstanding.pop_front();
         }
@@ -121,29 +108,19 @@ impl Joiner {
             Some(leaf) if &*leaf.subject == moderator => {}
             _ => return Err(JoinError::NotModerator),
         }
-        let mls = staged
-            .into_group(provider)
-            .map_err(|error| JoinError::Invalid(error.to_string()))?;
+        let mls =
+            staged.into_group(provider).map_err(|error| JoinError::Invalid(error.to_string()))?;
         let Some(Outstanding { provider, .. }) = self.outstanding.remove(index) else {
             return Err(JoinError::NoKeyPackage);
         };
         provider.storage().forget_key_package();
-        Ok(Group::new(
-            mls,
-            provider,
-            self.signer.clone(),
-            leaves,
-            sender,
-        ))
+        Ok(Group::new(mls, provider, self.signer.clone(), leaves, sender))
     }
 }
 
 /// Whether a welcome names the key package with this reference.
 fn is_for(welcome: &Welcome, reference: &[u8]) -> bool {
-    welcome
-        .secrets()
-        .iter()
-        .any(|secret| secret.new_member().as_slice() == reference)
+    welcome.secrets().iter().any(|secret| secret.new_member().as_slice() == reference)
 }
 
 fn vet_members(staged: &StagedWelcome, vetting: &Vetting<'_>) -> Result<Leaves, JoinError> {
@@ -151,10 +128,7 @@ fn vet_members(staged: &StagedWelcome, vetting: &Vetting<'_>) -> Result<Leaves, 
     for member in staged.members() {
         let leaf = vetting
             .leaf(&member.credential, &member.signature_key)
-            .map_err(|source| JoinError::Credential {
-                leaf: member.index.u32(),
-                source,
-            })?;
+            .map_err(|source| JoinError::Credential { leaf: member.index.u32(), source })?;
         if leaves.values().any(|other| other.subject == leaf.subject) {
             return Err(JoinError::SubjectTwice(leaf.subject));
         }

@@ -79,10 +79,7 @@ fn capabilities() -> Capabilities {
 }
 
 fn lifetime(now: u64) -> Lifetime {
-    Lifetime::init(
-        now.saturating_sub(LIFETIME_MARGIN),
-        now.saturating_add(LIFETIME),
-    )
+    Lifetime::init(now.saturating_sub(LIFETIME_MARGIN), now.saturating_add(LIFETIME))
 }
 
 /// Decodes one complete `MLSMessage` (RFC 9420 §6).
@@ -97,9 +94,8 @@ fn decode(mut message: &[u8]) -> Option<MlsMessageBodyIn> {
 pub(crate) fn message_epoch(message: &[u8]) -> Option<u64> {
     // RFC 9420 §6: version mls10, then PublicMessage or PrivateMessage. Both begin with
     // the group id and the epoch.
-    let after_format = message
-        .strip_prefix(&[0, 1, 0, 1])
-        .or_else(|| message.strip_prefix(&[0, 1, 0, 2]))?;
+    let after_format =
+        message.strip_prefix(&[0, 1, 0, 1]).or_else(|| message.strip_prefix(&[0, 1, 0, 2]))?;
     // RFC 9420 §2.1.2: the two high bits of a length tell how long it is itself.
     let (length, group_id) = match *after_format {
         [a @ 0..0x40, ref rest @ ..] => (usize::from(a), rest),

@@ -100,11 +100,7 @@ impl hkdf::KeyType for Length {
 
 impl OpenMlsCrypto for Crypto {
     fn supports(&self, cipher_suite: Ciphersuite) -> Result<(), CryptoError> {
-        if cipher_suite == CIPHER_SUITE {
-            Ok(())
-        } else {
-            Err(CryptoError::UnsupportedCiphersuite)
-        }
+        if cipher_suite == CIPHER_SUITE { Ok(()) } else { Err(CryptoError::UnsupportedCiphersuite) }
     }
 
     fn supported_ciphersuites(&self) -> Vec<Ciphersuite> {
@@ -306,32 +302,19 @@ mod tests {
             );
             assert_eq!(
                 fast.hkdf_extract(sha, &input, b"ikm").unwrap().as_slice(),
-                reference
-                    .hkdf_extract(sha, &input, b"ikm")
-                    .unwrap()
-                    .as_slice()
+                reference.hkdf_extract(sha, &input, b"ikm").unwrap().as_slice()
             );
             assert_eq!(
-                fast.hkdf_expand(sha, &KEY.repeat(2), &input, length)
-                    .unwrap()
-                    .as_slice(),
-                reference
-                    .hkdf_expand(sha, &KEY.repeat(2), &input, length)
-                    .unwrap()
-                    .as_slice()
+                fast.hkdf_expand(sha, &KEY.repeat(2), &input, length).unwrap().as_slice(),
+                reference.hkdf_expand(sha, &KEY.repeat(2), &input, length).unwrap().as_slice()
             );
             let aead = AeadType::Aes128Gcm;
-            let sealed = fast
-                .aead_encrypt(aead, &KEY, &input, &NONCE, b"aad")
-                .unwrap();
+            let sealed = fast.aead_encrypt(aead, &KEY, &input, &NONCE, b"aad").unwrap();
             assert_eq!(
                 reference.aead_encrypt(aead, &KEY, &input, &NONCE, b"aad"),
                 Ok(sealed.clone())
             );
-            assert_eq!(
-                fast.aead_decrypt(aead, &KEY, &sealed, &NONCE, b"aad"),
-                Ok(input)
-            );
+            assert_eq!(fast.aead_decrypt(aead, &KEY, &sealed, &NONCE, b"aad"), Ok(input));
             assert_eq!(
                 fast.aead_decrypt(aead, &KEY, &sealed, &NONCE, b"dad"),
                 Err(CryptoError::AeadDecryptionError)
@@ -345,10 +328,7 @@ mod tests {
         let scheme = SignatureScheme::ECDSA_SECP256R1_SHA256;
         let (private, public) = reference.signature_key_gen(scheme).unwrap();
         let signature = reference.sign(scheme, b"message", &private).unwrap();
-        assert_eq!(
-            fast.verify_signature(scheme, b"message", &public, &signature),
-            Ok(())
-        );
+        assert_eq!(fast.verify_signature(scheme, b"message", &public, &signature), Ok(()));
         assert_eq!(
             fast.verify_signature(scheme, b"massage", &public, &signature),
             Err(CryptoError::InvalidSignature)
@@ -356,40 +336,23 @@ mod tests {
         let signer = LeafSigner(SigningKey::generate().unwrap());
         let signature = signer.sign(b"message").unwrap();
         let public = signer.0.public_key().as_bytes();
-        assert_eq!(
-            reference.verify_signature(scheme, b"message", public, &signature),
-            Ok(())
-        );
+        assert_eq!(reference.verify_signature(scheme, b"message", public, &signature), Ok(()));
     }
 
     #[test]
     fn other_algorithms_are_refused() {
         let crypto = Crypto::default();
         assert!(
-            crypto
-                .supports(Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519)
-                .is_err()
+            crypto.supports(Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519).is_err()
         );
         assert!(crypto.hash(HashType::Sha2_512, b"").is_err());
         assert!(
-            crypto
-                .aead_encrypt(AeadType::ChaCha20Poly1305, &[0; 32], b"", &NONCE, b"")
-                .is_err()
+            crypto.aead_encrypt(AeadType::ChaCha20Poly1305, &[0; 32], b"", &NONCE, b"").is_err()
         );
+        assert!(crypto.aead_encrypt(AeadType::Aes128Gcm, &[0; 15], b"", &NONCE, b"").is_err());
         assert!(
-            crypto
-                .aead_encrypt(AeadType::Aes128Gcm, &[0; 15], b"", &NONCE, b"")
-                .is_err()
+            crypto.verify_signature(SignatureScheme::ED25519, b"", &[0; 32], &[0; 64]).is_err()
         );
-        assert!(
-            crypto
-                .verify_signature(SignatureScheme::ED25519, b"", &[0; 32], &[0; 64])
-                .is_err()
-        );
-        assert!(
-            crypto
-                .hkdf_expand(HashType::Sha2_256, &KEY, b"", 255 * 32 + 1)
-                .is_err()
-        );
+        assert!(crypto.hkdf_expand(HashType::Sha2_256, &KEY, b"", 255 * 32 + 1).is_err());
     }
 }

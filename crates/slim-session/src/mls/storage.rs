@@ -130,10 +130,7 @@ impl StorageProvider<CURRENT_VERSION> for Storage {
     ) -> Result<Vec<HpkeKeyPair>, StorageError> {
         let key = serde_json::to_vec(&(group_id, epoch, leaf_index))?;
         let entries = self.entries();
-        entries
-            .epoch_key_pairs
-            .get(&key)
-            .map_or_else(|| Ok(Vec::new()), decode)
+        entries.epoch_key_pairs.get(&key).map_or_else(|| Ok(Vec::new()), decode)
     }
 
     fn delete_encryption_epoch_key_pairs<

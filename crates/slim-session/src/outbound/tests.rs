@@ -23,61 +23,36 @@ fn names(who: &str) -> Vec<Name> {
 }
 
 fn message(size: usize) -> Outgoing {
-    Outgoing {
-        payload: Bytes::from(vec![0; size]),
-        ..Outgoing::default()
-    }
+    Outgoing { payload: Bytes::from(vec![0; size]), ..Outgoing::default() }
 }
 
 fn reliable(max_retries: u32) -> Outbound {
-    Outbound::new(Some(Timers {
-        timeout: P,
-        max_retries,
-    }))
+    Outbound::new(Some(Timers { timeout: P, max_retries }))
 }
 
 /// Publishes to these members and forgets the actions. The request is the id.
 fn publish(outbound: &mut Outbound, seconds: f64, online: &str, offline: &str) -> u32 {
     let id = outbound.next_id;
-    let audience = Audience::All {
-        online: names(online),
-        offline: names(offline),
-    };
-    outbound
-        .publish(at(seconds), RequestId(id.into()), message(1), audience)
-        .0
+    let audience = Audience::All { online: names(online), offline: names(offline) };
+    outbound.publish(at(seconds), RequestId(id.into()), message(1), audience).0
 }
 
 /// Actions in short: `1>*` sends 1 to all, `1>a` to a, `!a` a is silent, and
 /// `1 ok a b lost c` is the report for request 1.
 fn brief(actions: &[Action]) -> Vec<String> {
     let list = |names: &[Name]| {
-        let letters = names
-            .iter()
-            .map(|name| char::from(name.id().0 as u8).to_string());
+        let letters = names.iter().map(|name| char::from(name.id().0 as u8).to_string());
         letters.collect::<Vec<_>>().join(" ")
     };
     let show = |action: &Action| match action {
-        Action::Send {
-            id, to: To::All, ..
-        } => format!("{id}>*"),
-        Action::Send {
-            id,
-            to: To::One(name),
-            ..
-        } => {
+        Action::Send { id, to: To::All, .. } => format!("{id}>*"),
+        Action::Send { id, to: To::One(name), .. } => {
             format!("{id}>{}", list(std::slice::from_ref(name)))
         }
         Action::Silent(name) => format!("!{}", list(std::slice::from_ref(name))),
-        Action::Done {
-            request: RequestId(request),
-            report,
-        } => {
+        Action::Done { request: RequestId(request), report } => {
             let (delivered, lost) = (list(&report.delivered), list(&report.lost));
-            format!("{request} ok {delivered} lost {lost}")
-                .replace("  ", " ")
-                .trim()
-                .to_owned()
+            format!("{request} ok {delivered} lost {lost}").replace("  ", " ").trim().to_owned()
         }
     };
     actions.iter().map(show).collect()
@@ -91,11 +66,7 @@ fn run(outbound: &mut Outbound, until: f64) -> Vec<(Duration, Vec<String>)> {
         if !actions.is_empty() {
             ticks.push((deadline, actions));
         }
-        assert_ne!(
-            outbound.next_deadline(),
-            Some(deadline),
-            "a tick leaves nothing due"
-        );
+        assert_ne!(outbound.next_deadline(), Some(deadline), "a tick leaves nothing due");
     }
     ticks
 }
@@ -108,10 +79,7 @@ fn check_run(outbound: &mut Outbound, until: f64, expected: &[(f64, &[&str])]) {
     let expected: Vec<_> = expected
         .iter()
         .map(|(seconds, actions)| {
-            (
-                at(*seconds),
-                actions.iter().map(|&action| action.to_owned()).collect(),
-            )
+            (at(*seconds), actions.iter().map(|&action| action.to_owned()).collect())
         })
         .collect();
     assert_eq!(run(outbound, until), expected);
@@ -125,9 +93,7 @@ fn numbers_count_from_one_and_wrap_to_zero() {
     assert_eq!(publish(&mut outbound, 0., "a", ""), 1);
     assert_eq!(publish(&mut outbound, 0., "a", ""), 2);
     outbound.next_id = DIRECT - 2;
-    let ids: Vec<_> = (0..4)
-        .map(|_| publish(&mut outbound, 0., "a", ""))
-        .collect();
+    let ids: Vec<_> = (0..4).map(|_| publish(&mut outbound, 0., "a", "")).collect();
     assert_eq!(ids, [DIRECT - 2, DIRECT - 1, 0, 1]);
     // The second message with number 1 is the one that counts.
     check(outbound.ack(at(0.), &name("a"), 1), &["1 ok a lost"]);
@@ -139,10 +105,7 @@ fn numbers_count_from_one_and_wrap_to_zero() {
 fn direct_messages_take_no_number_and_wait_for_one_member() {
     let mut outbound = reliable(1);
     let direct = |outbound: &mut Outbound, wished| {
-        let audience = Audience::One {
-            member: name("a"),
-            id: wished,
-        };
+        let audience = Audience::One { member: name("a"), id: wished };
         outbound.publish(at(0.), RequestId(7), message(1), audience)
     };
     let (id, actions) = direct(&mut outbound, 3_000_000_000);
@@ -172,10 +135,7 @@ fn direct_messages_take_no_number_and_wait_for_one_member() {
 #[test]
 fn a_message_is_done_when_all_have_acknowledged() {
     let mut outbound = reliable(3);
-    let audience = Audience::All {
-        online: names("a b"),
-        offline: Vec::new(),
-    };
+    let audience = Audience::All { online: names("a b"), offline: Vec::new() };
     let (id, actions) = outbound.publish(at(0.), RequestId(5), message(1), audience);
     check(actions, &["1>*"]);
     check(outbound.ack(at(0.), &name("a"), id), &[]);
@@ -184,10 +144,7 @@ fn a_message_is_done_when_all_have_acknowledged() {
     check(outbound.ack(at(0.), &name("b"), 99), &[]);
     assert_eq!(outbound.next_deadline(), Some(P));
     // Acknowledgements may come without the readable parts of the name.
-    check(
-        outbound.ack(at(0.), &name("b").without_text(), id),
-        &["5 ok a b lost"],
-    );
+    check(outbound.ack(at(0.), &name("b").without_text(), id), &["5 ok a b lost"]);
     assert_eq!(outbound.next_deadline(), None);
 }
 
@@ -227,11 +184,7 @@ fn who_is_silent_is_no_longer_awaited_for_later_messages() {
     check_run(
         &mut outbound,
         3.,
-        &[
-            (1., &["1>a"]),
-            (2., &["1>a"]),
-            (3., &["!a", "1 ok b lost a", "3 ok lost a"]),
-        ],
+        &[(1., &["1>a"]), (2., &["1>a"]), (3., &["!a", "1 ok b lost a", "3 ok lost a"])],
     );
     check(outbound.ack(at(3.), &name("b"), 2), &["2 ok b lost a"]);
 }
@@ -252,16 +205,10 @@ fn who_acknowledges_other_messages_is_not_silent() {
 #[test]
 fn unreliable_messages_are_done_at_once() {
     let mut outbound = Outbound::new(None);
-    let audience = Audience::All {
-        online: names("a"),
-        offline: names("b"),
-    };
+    let audience = Audience::All { online: names("a"), offline: names("b") };
     let (id, actions) = outbound.publish(at(0.), RequestId(1), message(1), audience);
     check(actions, &["1>*", "1 ok lost"]);
-    assert_eq!(
-        outbound.rtx_request(at(0.), &name("a"), id),
-        (None, Vec::new())
-    );
+    assert_eq!(outbound.rtx_request(at(0.), &name("a"), id), (None, Vec::new()));
     check(outbound.member_online(at(0.), &name("b")), &[]);
     assert_eq!((outbound.open(), outbound.entries.len()), (0, 0));
     assert_eq!(outbound.next_deadline(), None);
@@ -273,10 +220,7 @@ fn unreliable_messages_are_done_at_once() {
 #[test]
 fn a_request_is_answered_and_counts_as_ack() {
     let mut outbound = reliable(1);
-    let audience = Audience::All {
-        online: names("a"),
-        offline: names("b"),
-    };
+    let audience = Audience::All { online: names("a"), offline: names("b") };
     let (id, _) = outbound.publish(at(0.), RequestId(1), message(42), audience);
     let (found, actions) = outbound.rtx_request(at(0.), &name("a"), id);
     assert_eq!(found.map(|message| message.payload.len()), Some(42));
@@ -294,15 +238,9 @@ fn a_request_is_answered_and_counts_as_ack() {
 fn only_recipients_are_answered() {
     let mut outbound = reliable(1);
     let id = publish(&mut outbound, 0., "a b", "");
-    assert_eq!(
-        outbound.rtx_request(at(0.), &name("x"), id),
-        (None, Vec::new())
-    );
+    assert_eq!(outbound.rtx_request(at(0.), &name("x"), id), (None, Vec::new()));
     outbound.member_gone(&name("b"));
-    assert_eq!(
-        outbound.rtx_request(at(0.), &name("b"), id),
-        (None, Vec::new())
-    );
+    assert_eq!(outbound.rtx_request(at(0.), &name("b"), id), (None, Vec::new()));
 }
 
 // ---------------------------------------------------------------- presence
@@ -314,10 +252,7 @@ fn who_is_gone_is_not_awaited_and_gets_nothing_more() {
     publish(&mut outbound, 0., "b", "");
     publish(&mut outbound, 0., "a", "b");
     outbound.ack(at(0.), &name("a"), 1);
-    check(
-        outbound.member_gone(&name("b")),
-        &["1 ok a lost b", "2 ok lost b"],
-    );
+    check(outbound.member_gone(&name("b")), &["1 ok a lost b", "2 ok lost b"]);
     check(outbound.member_online(at(0.), &name("b")), &[]);
     // An acknowledgement that crossed its leaving counts nevertheless.
     outbound.ack(at(0.), &name("b"), 3);
@@ -374,10 +309,7 @@ fn who_is_back_and_silent_again_is_not_tried_for_ever() {
 #[test]
 fn if_nobody_is_online_the_offline_ones_are_awaited() {
     let mut outbound = reliable(1);
-    let audience = Audience::All {
-        online: Vec::new(),
-        offline: names("a b"),
-    };
+    let audience = Audience::All { online: Vec::new(), offline: names("a b") };
     let (_, actions) = outbound.publish(at(0.), RequestId(1), message(1), audience);
     check(actions, &["1>*"]);
     check(outbound.member_online(at(0.5), &name("b")), &["1>b"]);
@@ -389,10 +321,7 @@ fn if_nobody_is_online_the_offline_ones_are_awaited() {
 #[test]
 fn without_an_audience_there_is_nothing_to_wait_for() {
     let mut outbound = reliable(1);
-    let audience = Audience::All {
-        online: Vec::new(),
-        offline: Vec::new(),
-    };
+    let audience = Audience::All { online: Vec::new(), offline: Vec::new() };
     let (_, actions) = outbound.publish(at(0.), RequestId(1), message(1), audience);
     check(actions, &["1>*", "1 ok lost"]);
 }
@@ -412,11 +341,7 @@ fn timers_stand_still_without_a_link() {
     check_run(
         &mut outbound,
         110.,
-        &[
-            (100., &["1>a"]),
-            (101., &["1>a"]),
-            (102., &["!a", "1 ok b lost a"]),
-        ],
+        &[(100., &["1>a"]), (101., &["1>a"]), (102., &["!a", "1 ok b lost a"])],
     );
 }
 
@@ -424,10 +349,7 @@ fn timers_stand_still_without_a_link() {
 fn what_is_published_without_a_link_goes_to_all_when_it_is_back() {
     let mut outbound = reliable(1);
     outbound.pause();
-    let audience = Audience::All {
-        online: names("a b"),
-        offline: names("c"),
-    };
+    let audience = Audience::All { online: names("a b"), offline: names("c") };
     let (_, actions) = outbound.publish(at(0.), RequestId(1), message(1), audience);
     check(actions, &[]);
     check(outbound.member_online(at(1.), &name("c")), &[]);
@@ -490,10 +412,7 @@ fn open_messages_fill_the_window_and_reported_ones_leave_it() {
 fn large_messages_fill_the_window_sooner() {
     let mut outbound = reliable(1);
     let large = || message(WINDOW_BYTES / 4);
-    let to_a = || Audience::All {
-        online: names("a"),
-        offline: Vec::new(),
-    };
+    let to_a = || Audience::All { online: names("a"), offline: Vec::new() };
     let publish =
         |outbound: &mut Outbound| outbound.publish(at(0.), RequestId(1), large(), to_a()).0;
     for _ in 0..4 {
@@ -564,32 +483,21 @@ impl Conversation {
     fn carry_out(&mut self, actions: Vec<Action>) -> Result<(), TestCaseError> {
         for action in actions {
             match action {
-                Action::Send {
-                    id,
-                    to: To::One(name),
-                    ..
-                } => {
+                Action::Send { id, to: To::One(name), .. } => {
                     let expected = &mut self.expected[self.requests[&id]];
                     prop_assert!(expected.audience.contains(&name));
                     prop_assert!(!expected.acked.contains(&name), "a copy after the ack");
                     *expected.copies.entry(name).or_default() += 1;
                 }
                 Action::Send { to: To::All, .. } | Action::Silent(_) => {}
-                Action::Done {
-                    request: RequestId(request),
-                    report,
-                } => {
+                Action::Done { request: RequestId(request), report } => {
                     let expected = &mut self.expected[request as usize];
                     expected.reports += 1;
                     prop_assert_eq!(expected.reports, 1);
                     let delivered: BTreeSet<_> = report.delivered.iter().cloned().collect();
                     prop_assert_eq!(&delivered, &expected.acked);
                     let lost: BTreeSet<_> = report.lost.iter().cloned().collect();
-                    let silent = expected
-                        .audience
-                        .difference(&expected.acked)
-                        .cloned()
-                        .collect();
+                    let silent = expected.audience.difference(&expected.acked).cloned().collect();
                     prop_assert_eq!(lost, silent);
                 }
             }
@@ -597,17 +505,11 @@ impl Conversation {
         let outbound = &self.outbound;
         prop_assert!(outbound.entries.len() <= WINDOW);
         let awaited: usize = outbound.entries.values().map(|entry| entry.awaited).sum();
-        prop_assert_eq!(
-            outbound.next_deadline().is_some(),
-            awaited > 0 && !outbound.paused
-        );
+        prop_assert_eq!(outbound.next_deadline().is_some(), awaited > 0 && !outbound.paused);
         for entry in outbound.entries.values() {
             let awaited = entry.recipients.values().filter(|r| r.state.is_awaited());
             prop_assert_eq!(awaited.count(), entry.awaited);
-            prop_assert!(
-                entry.request.is_none() || entry.awaited > 0,
-                "an open message waits"
-            );
+            prop_assert!(entry.request.is_none() || entry.awaited > 0, "an open message waits");
         }
         let bytes: usize = outbound.entries.values().map(|entry| entry.size).sum();
         prop_assert_eq!(outbound.bytes, bytes);
@@ -620,17 +522,10 @@ impl Conversation {
             Audience::One { member, .. } => BTreeSet::from([member.clone()]),
         };
         let request = self.expected.len();
-        self.expected.push(Expected {
-            audience: members,
-            ..Expected::default()
-        });
+        self.expected.push(Expected { audience: members, ..Expected::default() });
         let (id, actions) =
-            self.outbound
-                .publish(self.now, RequestId(request as u64), message(3), audience);
-        prop_assert!(
-            self.requests.insert(id, request).is_none(),
-            "ids are unique"
-        );
+            self.outbound.publish(self.now, RequestId(request as u64), message(3), audience);
+        prop_assert!(self.requests.insert(id, request).is_none(), "ids are unique");
         self.carry_out(actions)
     }
 
@@ -651,16 +546,11 @@ impl Conversation {
                     .map(|i| (i, member(i)))
                     .partition::<Vec<_>, _>(|(i, _)| online & (1 << i) != 0);
                 let strip = |list: Vec<(u8, Name)>| list.into_iter().map(|(_, n)| n).collect();
-                return self.publish(Audience::All {
-                    online: strip(online),
-                    offline: strip(offline),
-                });
+                return self
+                    .publish(Audience::All { online: strip(online), offline: strip(offline) });
             }
             Step::PublishTo(who) => {
-                return self.publish(Audience::One {
-                    member: member(who),
-                    id: 0x8765_4321,
-                });
+                return self.publish(Audience::One { member: member(who), id: 0x8765_4321 });
             }
             Step::Ack(who, back) => {
                 let id = self.outbound.next_id.wrapping_sub(back);

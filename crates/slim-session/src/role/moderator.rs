@@ -33,13 +33,17 @@ use crate::exchange::Request;
 use crate::gate::Authentic;
 use crate::outbox::Context;
 use crate::roster::Entry;
-use crate::session::Core;
+use crate::session::{Core, Encryption};
 
 /// Invitations of one session that may be under way at once.
 pub(crate) const MAX_INVITES: usize = 1024;
 
 /// How long an unconfirmed welcome holds up the next change of the group.
 const SLOT_LIMIT: Duration = Duration::from_secs(1);
+
+/// The token in our leaf is renewed this many seconds before it expires. Members of
+/// the reference check it with every message, and hear nobody once it is too old.
+const REFRESH_MARGIN_SECS: u64 = 900;
 
 /// What the moderator of a session has under way.
 #[derive(Debug, Default)]
@@ -73,19 +77,9 @@ enum Waiting {
 #[derive(Debug)]
 enum Stage {
     Discovering,
-    Joining {
-        peer: Name,
-    },
-    Queued {
-        entry: Box<Entry>,
-        key_package: Bytes,
-        claims: Claims,
-    },
-    Admitting {
-        peer: Name,
-        welcomed: bool,
-        announced: bool,
-    },
+    Joining,
+    Queued { entry: Box<Entry>, key_package: Bytes, claims: Claims },
+    Admitting { peer: Name, welcomed: bool, announced: bool },
 }
 
 #[derive(Debug)]
@@ -106,6 +100,8 @@ enum Change {
         key_package: Bytes,
         claims: Claims,
     },
+    /// Renew the token in our leaf.
+    Refresh,
 }
 
 impl Moderator {
@@ -120,15 +116,10 @@ impl Moderator {
         name: Name,
     ) {
         if core.is_p2p() {
-            return cx
-                .out
-                .done(request, Done::Invited(Err(InviteError::NotGroup)));
+            return cx.out.done(request, Done::Invited(Err(InviteError::NotGroup)));
         }
         if name.same_app(&core.info.local) {
-            let error = InviteError::Refused {
-                name,
-                reason: "it moderates this group".into(),
-            };
+            let error = InviteError::Refused { name, reason: "it moderates this group".into() };
             return cx.out.done(request, Done::Invited(Err(error)));
         }
         let asked = |invite: &&mut Invite| invite.name.same_app(&name);
@@ -165,18 +156,8 @@ impl Moderator {
             leaving: false,
         };
         let missing = [name.route()];
-        core.request(
-            cx,
-            Purpose::Discover(task),
-            request,
-            core.control_pace(),
-            missing,
-        );
-        let invite = Invite {
-            name,
-            waiting: vec![waiting],
-            stage: Stage::Discovering,
-        };
+        core.request(cx, Purpose::Discover(task), request, core.control_pace(), missing);
+        let invite = Invite { name, waiting: vec![waiting], stage: Stage::Discovering };
         self.invites.insert(task, invite);
     }
 
@@ -194,7 +175,7 @@ impl Moderator {
             return;
         };
         let peer = message.source.clone();
-        invite.stage = Stage::Joining { peer: peer.clone() };
+        invite.stage = Stage::Joining;
         let command = Command::JoinRequest(JoinRequest {
             timer_settings: core.timers.map(|timers| TimerSettings {
                 timeout_ms: u32::try_from(timers.timeout.as_millis()).unwrap_or(u32::MAX),
@@ -204,19 +185,8 @@ impl Moderator {
             mls_aad_percent: core.info.mls.then_some(100),
         });
         let missing = [peer.route()];
-        let request = Request {
-            destination: peer,
-            fanout: UNICAST,
-            command,
-            leaving: false,
-        };
-        core.request(
-            cx,
-            Purpose::Join(task),
-            request,
-            core.control_pace(),
-            missing,
-        );
+        let request = Request { destination: peer, fanout: UNICAST, command, leaving: false };
+        core.request(cx, Purpose::Join(task), request, core.control_pace(), missing);
     }
 
     /// It wants in: queue the change of the group.
@@ -242,10 +212,7 @@ impl Moderator {
         };
         if let Some(reason) = refused {
             let name = invite.name.clone();
-            let error = InviteError::Refused {
-                name,
-                reason: reason.to_owned(),
-            };
+            let error = InviteError::Refused { name, reason: reason.to_owned() };
             return self.fail_invite(core, cx, task, &error);
         }
         let mut entry = Entry::new(&reply.participant);
@@ -279,11 +246,8 @@ impl Moderator {
         if !invite.name.same_app(source) {
             return;
         }
-        let error = InviteError::IdentityMismatch {
-            name: invite.name.clone(),
-        };
-        core.exchanges
-            .cancel(|purpose| *purpose == Purpose::Discover(task));
+        let error = InviteError::IdentityMismatch { name: invite.name.clone() };
+        core.exchanges.cancel(|purpose| *purpose == Purpose::Discover(task));
         self.fail_invite(core, cx, task, &error);
     }
 
@@ -329,14 +293,10 @@ impl Moderator {
                 None => return,
                 Some(Change::Admit(task)) => self.admit(core, cx, task),
                 Some(Change::Retire(task)) => self.retire(core, cx, task),
-                Some(Change::Rejoin {
-                    member,
-                    message_id,
-                    key_package,
-                    claims,
-                }) => {
+                Some(Change::Rejoin { member, message_id, key_package, claims }) => {
                     readmit(core, cx, &member, message_id, &key_package, &claims);
                 }
+                Some(Change::Refresh) => refresh(core, cx),
             }
         }
     }
@@ -345,12 +305,7 @@ impl Moderator {
         let Some(invite) = self.invites.get_mut(&task) else {
             return;
         };
-        let Stage::Queued {
-            entry,
-            key_package,
-            claims,
-        } = &invite.stage
-        else {
+        let Stage::Queued { entry, key_package, claims } = &invite.stage else {
             return;
         };
         let peer = entry.name.clone();
@@ -363,10 +318,7 @@ impl Moderator {
             Err(error) => {
                 warn!(%peer, %error, "key package refused");
                 let reason = error.to_string();
-                let error = InviteError::Refused {
-                    name: invite.name.clone(),
-                    reason,
-                };
+                let error = InviteError::Refused { name: invite.name.clone(), reason };
                 return self.fail_invite(core, cx, task, &error);
             }
         };
@@ -387,7 +339,7 @@ impl Moderator {
                 cx,
                 Purpose::Admit(task),
                 GroupUpdateOp::Add,
-                joined,
+                Some(joined),
                 participants.clone(),
                 commit,
                 others.iter().copied(),
@@ -396,28 +348,15 @@ impl Moderator {
         let request = Request {
             destination: peer.clone(),
             fanout: UNICAST,
-            command: Command::GroupWelcome(GroupWelcome {
-                participants,
-                mls: welcome,
-            }),
+            command: Command::GroupWelcome(GroupWelcome { participants, mls: welcome }),
             leaving: false,
         };
-        core.request(
-            cx,
-            Purpose::Welcome(task),
-            request,
-            core.control_pace(),
-            [peer.route()],
-        );
-        invite.stage = Stage::Admitting {
-            peer,
-            welcomed: false,
-            announced: announced || others.is_empty(),
-        };
+        core.request(cx, Purpose::Welcome(task), request, core.control_pace(), [peer.route()]);
+        invite.stage =
+            Stage::Admitting { peer, welcomed: false, announced: announced || others.is_empty() };
         if !announced && others.is_empty() {
             // Nobody is online to answer; it was sent for those who may be back.
-            core.exchanges
-                .cancel(|purpose| *purpose == Purpose::Admit(task));
+            core.exchanges.cancel(|purpose| *purpose == Purpose::Admit(task));
         }
         self.slot = Some((task, cx.now.at + SLOT_LIMIT));
     }
@@ -448,11 +387,8 @@ impl Moderator {
     }
 
     fn finish_invite(&mut self, core: &mut Core, cx: &mut Context<'_>, task: TaskId) {
-        let Some(Stage::Admitting {
-            peer,
-            welcomed: true,
-            announced: true,
-        }) = self.invites.get(&task).map(|invite| &invite.stage)
+        let Some(Stage::Admitting { peer, welcomed: true, announced: true }) =
+            self.invites.get(&task).map(|invite| &invite.stage)
         else {
             return;
         };
@@ -496,14 +432,9 @@ impl Moderator {
         name: Name,
     ) {
         if core.is_p2p() {
-            return cx
-                .out
-                .done(request, Done::Removed(Err(RemoveError::NotGroup)));
+            return cx.out.done(request, Done::Removed(Err(RemoveError::NotGroup)));
         }
-        let invited = self
-            .invites
-            .iter()
-            .find(|(_, invite)| invite.name.same_app(&name));
+        let invited = self.invites.iter().find(|(_, invite)| invite.name.same_app(&name));
         if let Some((&task, invite)) = invited {
             let error = InviteError::Refused {
                 name: invite.name.clone(),
@@ -517,18 +448,9 @@ impl Moderator {
             }
         }
         let Some(member) = core.roster.find(&name).map(|entry| entry.name.clone()) else {
-            return cx
-                .out
-                .done(request, Done::Removed(Err(RemoveError::NotMember { name })));
+            return cx.out.done(request, Done::Removed(Err(RemoveError::NotMember { name })));
         };
-        self.drop_member(
-            core,
-            cx,
-            &member,
-            ParticipantChange::Removed,
-            vec![request],
-            true,
-        );
+        self.drop_member(core, cx, &member, ParticipantChange::Removed, vec![request], true);
     }
 
     /// A member says that it leaves. Answered also when it is out already: the
@@ -569,14 +491,7 @@ impl Moderator {
         }
         let task = self.next_task();
         let member = member.participant();
-        self.removals.insert(
-            task,
-            Removal {
-                member,
-                waiting,
-                dismiss,
-            },
-        );
+        self.removals.insert(task, Removal { member, waiting, dismiss });
         self.changes.push_back(Change::Retire(task));
         self.pump(core, cx);
     }
@@ -604,7 +519,7 @@ impl Moderator {
             cx,
             purpose,
             GroupUpdateOp::Remove,
-            member,
+            Some(member),
             participants,
             commit,
             others.clone(),
@@ -632,13 +547,7 @@ impl Moderator {
             command: Command::LeaveRequest,
             leaving: false,
         };
-        core.request(
-            cx,
-            Purpose::Dismiss(task),
-            request,
-            core.control_pace(),
-            missing,
-        );
+        core.request(cx, Purpose::Dismiss(task), request, core.control_pace(), missing);
     }
 
     fn on_dismissed(&mut self, cx: &mut Context<'_>, task: TaskId, confirmed: bool) {
@@ -648,9 +557,7 @@ impl Moderator {
         for request in removal.waiting {
             let result = match confirmed {
                 true => Ok(()),
-                false => Err(RemoveError::Unconfirmed {
-                    name: removal.member.name.clone(),
-                }),
+                false => Err(RemoveError::Unconfirmed { name: removal.member.name.clone() }),
             };
             cx.out.done(request, Done::Removed(result));
         }
@@ -702,26 +609,11 @@ impl Moderator {
         if missing.is_empty() && core.roster.is_empty() {
             return core.end(cx, CloseReason::Left);
         }
-        let participants = core
-            .participants()
-            .into_iter()
-            .map(|row| row.name)
-            .collect();
+        let participants = core.participants().into_iter().map(|row| row.name).collect();
         let command = Command::GroupClose { participants };
-        let request = Request {
-            destination,
-            fanout,
-            command,
-            leaving: false,
-        };
+        let request = Request { destination, fanout, command, leaving: false };
         let nobody = missing.is_empty();
-        core.request(
-            cx,
-            Purpose::CloseGroup,
-            request,
-            core.closing_pace(),
-            missing,
-        );
+        core.request(cx, Purpose::CloseGroup, request, core.closing_pace(), missing);
         if nobody {
             // Sent for those who may hear it; nobody is online to answer.
             core.end(cx, CloseReason::Left);
@@ -734,8 +626,7 @@ impl Moderator {
             for waiting in invite.waiting {
                 match waiting {
                     Waiting::Invite(request) => {
-                        cx.out
-                            .done(request, Done::Invited(Err(InviteError::Closed)));
+                        cx.out.done(request, Done::Invited(Err(InviteError::Closed)));
                     }
                     Waiting::Create(request) => {
                         let error = CreateError::Invite(InviteError::Closed);
@@ -746,8 +637,7 @@ impl Moderator {
         }
         for (_, removal) in std::mem::take(&mut self.removals) {
             for request in removal.waiting {
-                cx.out
-                    .done(request, Done::Removed(Err(RemoveError::Closed)));
+                cx.out.done(request, Done::Removed(Err(RemoveError::Closed)));
             }
         }
         self.changes.clear();
@@ -788,12 +678,9 @@ impl Moderator {
                 let name = invite.name.clone();
                 let admitted = match &invite.stage {
                     Stage::Admitting { peer, .. } => Some(peer.clone()),
-                    Stage::Discovering | Stage::Joining { .. } | Stage::Queued { .. } => None,
+                    Stage::Discovering | Stage::Joining | Stage::Queued { .. } => None,
                 };
-                let error = InviteError::NoAnswer {
-                    name,
-                    after: core.control_limit(),
-                };
+                let error = InviteError::NoAnswer { name, after: core.control_limit() };
                 self.fail_invite(core, cx, task, &error);
                 self.free_slot(task);
                 if let Some(peer) = admitted {
@@ -818,8 +705,16 @@ impl Moderator {
         }
     }
 
-    /// Lets the next change go when a welcome stays unconfirmed.
+    /// Lets the next change go when a welcome stays unconfirmed, and renews our
+    /// credential in time.
     pub(crate) fn on_deadline(&mut self, core: &mut Core, cx: &mut Context<'_>) {
+        let expires_at = core.mls.as_ref().and_then(Encryption::credential_expires_at);
+        if expires_at.is_some_and(|at| at < cx.now.unix + REFRESH_MARGIN_SECS)
+            && !self.changes.iter().any(|change| matches!(change, Change::Refresh))
+        {
+            self.changes.push_back(Change::Refresh);
+            self.pump(core, cx);
+        }
         if self.slot.is_some_and(|(_, until)| until <= cx.now.at) {
             self.slot = None;
             self.pump(core, cx);
@@ -857,14 +752,7 @@ fn readmit(
         commit_id: welcome.commit_id,
         welcome: welcome.mls_content,
     });
-    core.send_command(
-        cx,
-        member.clone(),
-        UNICAST,
-        message_id,
-        reply.clone(),
-        false,
-    );
+    core.send_command(cx, member.clone(), UNICAST, message_id, reply.clone(), false);
     let kind = slim_proto::MessageType::RejoinRequest;
     core.memory.remember(member, kind, message_id, Some(reply));
     core.member_online(cx, member);
@@ -874,11 +762,23 @@ fn readmit(
     let online: Vec<RouteName> = core.roster.online().map(Name::route).collect();
     let participants = core.participants();
     let rejoin = GroupUpdateOp::Rejoin;
+    core.update(cx, Purpose::Announce, rejoin, Some(row), participants, Some(commit), online);
+}
+
+/// A commit that renews our credential and changes nothing else.
+fn refresh(core: &mut Core, cx: &mut Context<'_>) {
+    let Some(mls) = core.mls.as_mut() else { return };
+    let commit = match mls.refresh(cx) {
+        Ok(commit) => commit,
+        Err(error) => return warn!(%error, "cannot renew the credential"),
+    };
+    let online: Vec<RouteName> = core.roster.online().map(Name::route).collect();
+    let participants = core.participants();
     core.update(
         cx,
         Purpose::Announce,
-        rejoin,
-        row,
+        GroupUpdateOp::Add,
+        None,
         participants,
         Some(commit),
         online,

@@ -69,9 +69,7 @@ impl Participant {
         Self {
             moderator,
             moderator_key: claims.public_key.clone(),
-            phase: Phase::Invited {
-                until: at + WELCOME_LIMIT,
-            },
+            phase: Phase::Invited { until: at + WELCOME_LIMIT },
             key_packages: 0,
             early: BTreeMap::new(),
             rejoin_at: None,
@@ -112,14 +110,7 @@ impl Participant {
             Some(Err(error)) => return warn!(%error, "cannot make a key package"),
         };
         let participant = core.own_row();
-        core.answer(
-            cx,
-            message,
-            Command::JoinReply(JoinReply {
-                key_package,
-                participant,
-            }),
-        );
+        core.answer(cx, message, Command::JoinReply(JoinReply { key_package, participant }));
     }
 
     pub(crate) fn on_welcome(
@@ -147,9 +138,7 @@ impl Participant {
             }
         }
         core.fill_roster(&welcome.participants);
-        self.phase = Phase::Welcomed {
-            message_id: message.message_id,
-        };
+        self.phase = Phase::Welcomed { message_id: message.message_id };
         self.on_subscribed(core, cx);
     }
 
@@ -163,20 +152,8 @@ impl Participant {
         }
         self.phase = Phase::Active;
         let ack = Command::GroupAck;
-        core.send_command(
-            cx,
-            self.moderator.clone(),
-            UNICAST,
-            message_id,
-            ack.clone(),
-            false,
-        );
-        core.memory.remember(
-            &self.moderator,
-            MessageType::GroupWelcome,
-            message_id,
-            Some(ack),
-        );
+        core.send_command(cx, self.moderator.clone(), UNICAST, message_id, ack.clone(), false);
+        core.memory.remember(&self.moderator, MessageType::GroupWelcome, message_id, Some(ack));
         cx.out.push(Output::Session(core.info.clone()));
         self.apply_updates(core, cx);
         core.replay_early_data(cx);
@@ -192,10 +169,7 @@ impl Participant {
         update: &GroupUpdate,
     ) {
         let own = |name: &Name| name.route() == core.info.local.route();
-        let about_us = update
-            .participant
-            .as_ref()
-            .is_some_and(|row| own(&row.name));
+        let about_us = update.participant.as_ref().is_some_and(|row| own(&row.name));
         if !matches!(self.phase, Phase::Active | Phase::Welcomed { .. }) {
             return;
         }
@@ -283,8 +257,7 @@ impl Participant {
     /// period to come before we ask for a new welcome.
     pub(crate) fn on_newer_epoch(&mut self, core: &Core, cx: &Context<'_>) {
         if self.phase == Phase::Active {
-            self.rejoin_at
-                .get_or_insert(cx.now.at + core.control_pace().period);
+            self.rejoin_at.get_or_insert(cx.now.at + core.control_pace().period);
         }
     }
 
@@ -300,18 +273,10 @@ impl Participant {
         };
         debug!("asking for a new welcome");
         let participant = core.info.local.clone();
-        let command = Command::RejoinRequest(RejoinRequest {
-            participant,
-            key_package,
-        });
+        let command = Command::RejoinRequest(RejoinRequest { participant, key_package });
         let destination = self.moderator.clone();
         let missing = [destination.route()];
-        let request = Request {
-            destination,
-            fanout: UNICAST,
-            command,
-            leaving: false,
-        };
+        let request = Request { destination, fanout: UNICAST, command, leaving: false };
         core.request(cx, Purpose::Rejoin, request, core.control_pace(), missing);
     }
 
@@ -352,22 +317,15 @@ impl Participant {
         message: &Authentic,
     ) {
         core.answer(cx, message, Command::LeaveReply);
-        let reason = if core.is_p2p() {
-            CloseReason::PeerLeft
-        } else {
-            CloseReason::Removed
-        };
+        let reason = if core.is_p2p() { CloseReason::PeerLeft } else { CloseReason::Removed };
         self.end(core, cx, reason);
     }
 
     /// The moderator closed the session.
     pub(crate) fn on_close(&mut self, core: &mut Core, cx: &mut Context<'_>, message: &Authentic) {
         core.answer(cx, message, Command::GroupAck);
-        let reason = if core.is_p2p() {
-            CloseReason::PeerLeft
-        } else {
-            CloseReason::ModeratorClosed
-        };
+        let reason =
+            if core.is_p2p() { CloseReason::PeerLeft } else { CloseReason::ModeratorClosed };
         self.end(core, cx, reason);
     }
 
@@ -388,12 +346,7 @@ impl Participant {
         let destination = self.moderator.clone();
         let missing = [destination.route()];
         let command = Command::LeaveRequest;
-        let request = Request {
-            destination,
-            fanout: UNICAST,
-            command,
-            leaving: true,
-        };
+        let request = Request { destination, fanout: UNICAST, command, leaving: true };
         core.request(cx, Purpose::Leave, request, core.closing_pace(), missing);
     }
 

@@ -93,13 +93,7 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(setup: Setup, cx: &mut Context<'_>) -> Self {
-        let Setup {
-            info,
-            channels,
-            timers,
-            sends_data,
-            receives_data,
-        } = setup;
+        let Setup { info, channels, timers, sends_data, receives_data } = setup;
         Self {
             mls: info.mls.then(Encryption::default),
             outbound: Outbound::new(timers),
@@ -160,10 +154,7 @@ impl Core {
     }
 
     pub(crate) fn closing_pace(&self) -> Pace {
-        pace(
-            self.control_timers().timeout,
-            self.control_limit().min(CLOSING_LIMIT),
-        )
+        pace(self.control_timers().timeout, self.control_limit().min(CLOSING_LIMIT))
     }
 
     // ------------------------------------------------------------ subscriptions
@@ -177,14 +168,12 @@ impl Core {
         for name in [&channels.data, &channels.control] {
             let local = &self.info.local;
             // A session's subscriptions go without an identity.
-            cx.subscriptions
-                .subscribe(cx.now.at, cx.out, local, name, owner, String::new());
+            cx.subscriptions.subscribe(cx.now.at, cx.out, local, name, owner, String::new());
         }
     }
 
     pub(crate) fn unsubscribe(&self, cx: &mut Context<'_>) {
-        cx.subscriptions
-            .drop_session(cx.now.at, cx.out, self.info.id);
+        cx.subscriptions.drop_session(cx.now.at, cx.out, self.info.id);
     }
 
     pub(crate) fn is_subscribed(&self, cx: &Context<'_>) -> bool {
@@ -205,9 +194,7 @@ impl Core {
 
     /// Everybody, ourselves included.
     pub(crate) fn participants(&self) -> Vec<Participant> {
-        std::iter::once(self.own_row())
-            .chain(self.roster.iter().map(Entry::participant))
-            .collect()
+        std::iter::once(self.own_row()).chain(self.roster.iter().map(Entry::participant)).collect()
     }
 
     /// Takes the roster that a moderator sent; keys that are known stay known.
@@ -232,17 +219,14 @@ impl Core {
         let Some(entry) = self.roster.get_mut(&message.source) else {
             return true;
         };
-        *entry
-            .key
-            .get_or_insert_with(|| message.claims.public_key.clone())
+        *entry.key.get_or_insert_with(|| message.claims.public_key.clone())
             == message.claims.public_key
     }
 
     /// The application learns what became of somebody else.
     pub(crate) fn tell(&self, cx: &mut Context<'_>, name: &Name, change: ParticipantChange) {
         let name = name.clone();
-        cx.out
-            .event(self.info.id, SessionEvent::Participant { name, change });
+        cx.out.event(self.info.id, SessionEvent::Participant { name, change });
     }
 
     /// A member has confirmed its welcome: data is awaited from now on.
@@ -311,20 +295,12 @@ impl Core {
     }
 
     pub(crate) fn state(&self) -> SessionState {
-        let own = Member {
-            name: self.info.local.clone(),
-            online: true,
-            is_self: true,
-        };
-        let others = self
-            .roster
-            .iter()
-            .filter(|entry| !entry.joining)
-            .map(|entry| Member {
-                name: entry.name.clone(),
-                online: entry.online,
-                is_self: false,
-            });
+        let own = Member { name: self.info.local.clone(), online: true, is_self: true };
+        let others = self.roster.iter().filter(|entry| !entry.joining).map(|entry| Member {
+            name: entry.name.clone(),
+            online: entry.online,
+            is_self: false,
+        });
         SessionState {
             members: std::iter::once(own).chain(others).collect(),
             mls: self.mls.as_ref().and_then(Encryption::state),
@@ -354,14 +330,7 @@ impl Core {
         }
         let (destination, fanout) = self.everybody();
         let id = command_id(cx.rng);
-        self.send_command(
-            cx,
-            destination,
-            fanout,
-            id,
-            Command::Heartbeat { epoch },
-            false,
-        );
+        self.send_command(cx, destination, fanout, id, Command::Heartbeat { epoch }, false);
     }
 
     /// Gives true if the sender is in a later epoch than we.
@@ -495,8 +464,7 @@ impl Core {
     ) {
         let id = command_id(cx.rng);
         self.transmit(cx, id, request.clone());
-        self.exchanges
-            .open(cx.now.at, purpose, request, pace, id, missing);
+        self.exchanges.open(cx.now.at, purpose, request, pace, id, missing);
     }
 
     pub(crate) fn repeat_request(
@@ -511,12 +479,7 @@ impl Core {
     }
 
     fn transmit(&self, cx: &mut Context<'_>, message_id: u32, request: Request) {
-        let Request {
-            destination,
-            fanout,
-            command,
-            leaving,
-        } = request;
+        let Request { destination, fanout, command, leaving } = request;
         self.send_command(cx, destination, fanout, message_id, command, leaving);
     }
 
@@ -527,25 +490,15 @@ impl Core {
         cx: &mut Context<'_>,
         purpose: Purpose,
         op: GroupUpdateOp,
-        participant: Participant,
+        participant: Option<Participant>,
         participants: Vec<Participant>,
         mls: Option<MlsPayload>,
         missing: impl IntoIterator<Item = RouteName>,
     ) {
         let (destination, fanout) = self.everybody();
-        let update = GroupUpdate {
-            op,
-            participant: Some(participant),
-            participants,
-            mls,
-        };
+        let update = GroupUpdate { op, participant, participants, mls };
         let command = Command::GroupUpdate(update);
-        let request = Request {
-            destination,
-            fanout,
-            command,
-            leaving: false,
-        };
+        let request = Request { destination, fanout, command, leaving: false };
         self.request(cx, purpose, request, self.control_pace(), missing);
     }
 
@@ -554,8 +507,7 @@ impl Core {
     /// Answers a command, and remembers the answer for copies of it.
     pub(crate) fn answer(&mut self, cx: &mut Context<'_>, to: &Authentic, answer: Command) {
         let kind = to.command.message_type();
-        self.memory
-            .remember(&to.source, kind, to.message_id, Some(answer.clone()));
+        self.memory.remember(&to.source, kind, to.message_id, Some(answer.clone()));
         self.repeat_answer(cx, to, answer);
     }
 
@@ -601,9 +553,7 @@ impl Core {
         self.fail_data(cx);
         self.unsubscribe(cx);
         self.exchanges.cancel(|_| true);
-        self.phase = Phase::Over {
-            until: cx.now.at + self.control_limit(),
-        };
+        self.phase = Phase::Over { until: cx.now.at + self.control_limit() };
         if self.announced {
             cx.out.event(self.info.id, SessionEvent::Closed { reason });
         }
@@ -620,8 +570,7 @@ impl Core {
 
     fn fail_data(&mut self, cx: &mut Context<'_>) {
         for (request, _) in std::mem::take(&mut self.waiting) {
-            cx.out
-                .done(request, Done::Published(Err(PublishError::Closed)));
+            cx.out.done(request, Done::Published(Err(PublishError::Closed)));
         }
         self.fail_outstanding(cx);
         for request in std::mem::take(&mut self.flushes) {
@@ -669,8 +618,5 @@ impl Core {
 fn pace(timeout: Duration, limit: Duration) -> Pace {
     let period = timeout.min(CONTROL_PERIOD).max(Duration::from_millis(1));
     let times = limit.as_millis().div_ceil(period.as_millis()).max(1);
-    Pace {
-        period,
-        retries: u32::try_from(times - 1).unwrap_or(u32::MAX),
-    }
+    Pace { period, retries: u32::try_from(times - 1).unwrap_or(u32::MAX) }
 }

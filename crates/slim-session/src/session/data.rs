@@ -48,9 +48,7 @@ impl Core {
         request: RequestId,
         mut message: Outgoing,
     ) {
-        message
-            .metadata
-            .retain(|key, _| !canonical::is_reserved(key));
+        message.metadata.retain(|key, _| !canonical::is_reserved(key));
         if let Err(error) = self.check_size(cx, &message) {
             return cx.out.done(request, Done::Published(Err(error)));
         }
@@ -69,26 +67,15 @@ impl Core {
     fn check_size(&mut self, cx: &mut Context<'_>, message: &Outgoing) -> Result<(), PublishError> {
         let len = message.payload.len();
         let to = message.to.clone().map_or(To::All, To::One);
-        let empty = Outgoing {
-            payload: Bytes::new(),
-            ..message.clone()
-        };
+        let empty = Outgoing { payload: Bytes::new(), ..message.clone() };
         let body = |payload: &Outgoing| Body::Msg(payload_of(payload));
         // With the highest id there is, and so all its metadata.
         let mut publish = self.data_envelope(&to, u32::MAX, body(&empty), &empty);
         publish.header.identity = cx.voice.token(cx.now, cx.rng).unwrap_or_default();
-        let aad = if self.mls.is_some() {
-            canonical::header_aad(&publish).len()
-        } else {
-            0
-        };
+        let aad = if self.mls.is_some() { canonical::header_aad(&publish).len() } else { 0 };
         let around = Message::Publish(publish).encoded_len() + aad + OVERHEAD;
         let limit = MAX_MESSAGE_LEN.saturating_sub(around);
-        if len > limit {
-            Err(PublishError::TooLarge { len, limit })
-        } else {
-            Ok(())
-        }
+        if len > limit { Err(PublishError::TooLarge { len, limit }) } else { Ok(()) }
     }
 
     fn start(&mut self, cx: &mut Context<'_>, request: RequestId, message: Outgoing) {
@@ -104,18 +91,12 @@ impl Core {
 
     fn audience(&self, cx: &mut Context<'_>, message: &Outgoing) -> Result<Audience, PublishError> {
         if let Some(to) = message.to.as_ref().filter(|_| !self.is_p2p()) {
-            let member = self
-                .roster
-                .find(to)
-                .filter(|entry| entry.receives_data && !entry.joining);
+            let member = self.roster.find(to).filter(|entry| entry.receives_data && !entry.joining);
             let Some(member) = member else {
                 return Err(PublishError::NotMember { name: to.clone() });
             };
             let id = cx.rng.random_range(1 << 31..=u32::MAX - 1);
-            return Ok(Audience::One {
-                member: member.name.clone(),
-                id,
-            });
+            return Ok(Audience::One { member: member.name.clone(), id });
         }
         let (online, offline): (Vec<&Entry>, Vec<&Entry>) =
             self.roster.receivers().partition(|entry| entry.online);
@@ -123,10 +104,7 @@ impl Core {
             return Err(PublishError::Alone);
         }
         let names = |entries: Vec<&Entry>| entries.iter().map(|entry| entry.name.clone()).collect();
-        Ok(Audience::All {
-            online: names(online),
-            offline: names(offline),
-        })
+        Ok(Audience::All { online: names(online), offline: names(offline) })
     }
 
     /// There may be room for publishes that wait.
@@ -285,13 +263,7 @@ impl Core {
         let mut metadata = publish.metadata;
         metadata.retain(|key, _| !canonical::is_reserved(key));
         let to_me = is_direct || self.is_p2p();
-        let message = ReceivedMessage {
-            source,
-            payload: plaintext,
-            payload_type,
-            metadata,
-            to_me,
-        };
+        let message = ReceivedMessage { source, payload: plaintext, payload_type, metadata, to_me };
         let actions = match (is_reply, publish.header.error) {
             // Its presence alone says that the message is gone.
             (true, Some(_)) => self.inbound.reply_lost(&message.source, id),
@@ -352,8 +324,7 @@ impl Core {
                     cx.out.event(self.id(), SessionEvent::Message(message));
                 }
                 inbound::Action::Lost { source, count } => {
-                    cx.out
-                        .event(self.id(), SessionEvent::MessageLost { source, count });
+                    cx.out.event(self.id(), SessionEvent::MessageLost { source, count });
                 }
                 inbound::Action::Request { source, id } => {
                     let publish = self.envelope(source, UNICAST, id, Body::RtxRequest);
@@ -426,8 +397,5 @@ enum Unreadable {
 }
 
 fn payload_of(message: &Outgoing) -> AppPayload {
-    AppPayload {
-        payload_type: message.payload_type.clone(),
-        blob: message.payload.clone(),
-    }
+    AppPayload { payload_type: message.payload_type.clone(), blob: message.payload.clone() }
 }

@@ -61,10 +61,7 @@ impl Encryption {
     }
 
     pub(crate) fn state(&self) -> Option<MlsState> {
-        self.epoch().map(|epoch| MlsState {
-            suite: SUITE_NAME,
-            epoch,
-        })
+        self.epoch().map(|epoch| MlsState { suite: SUITE_NAME, epoch })
     }
 
     // ------------------------------------------------------------ moderator
@@ -77,17 +74,9 @@ impl Encryption {
         claims: &Claims,
     ) -> Result<Added, EncryptionError> {
         if self.group.is_none() {
-            let token = cx
-                .voice
-                .token(cx.now, cx.rng)
-                .ok_or(EncryptionError::NoToken)?;
+            let token = cx.voice.token(cx.now, cx.rng).ok_or(EncryptionError::NoToken)?;
             let key = cx.voice.key().clone();
-            self.group = Some(Group::create(
-                key,
-                &token,
-                cx.verifier.as_ref(),
-                cx.now.unix,
-            )?);
+            self.group = Some(Group::create(key, &token, cx.verifier.as_ref(), cx.now.unix)?);
         }
         let group = self.group.as_mut().ok_or(EncryptionError::NoGroup)?;
         let verifier = cx.verifier.as_ref();
@@ -110,14 +99,8 @@ impl Encryption {
 
     fn numbered(&mut self, added: AddCommit) -> Added {
         self.last_commit += 1;
-        let payload = |mls_content| MlsPayload {
-            commit_id: self.last_commit,
-            mls_content,
-        };
-        Added {
-            commit: payload(added.commit),
-            welcome: payload(added.welcome),
-        }
+        let payload = |mls_content| MlsPayload { commit_id: self.last_commit, mls_content };
+        Added { commit: payload(added.commit), welcome: payload(added.welcome) }
     }
 
     /// Removes a member. `None` if it is not in the group.
@@ -131,19 +114,28 @@ impl Encryption {
         };
         let mls_content = group.remove(&subject)?;
         self.last_commit += 1;
-        Ok(Some(MlsPayload {
-            commit_id: self.last_commit,
-            mls_content,
-        }))
+        Ok(Some(MlsPayload { commit_id: self.last_commit, mls_content }))
+    }
+
+    /// When the token in our leaf expires, in seconds since the Unix epoch.
+    pub(crate) fn credential_expires_at(&self) -> Option<u64> {
+        self.group.as_ref().map(Group::credential_expires_at)
+    }
+
+    /// Renews the token in our leaf.
+    pub(crate) fn refresh(&mut self, cx: &mut Context<'_>) -> Result<MlsPayload, EncryptionError> {
+        let token = cx.voice.token(cx.now, cx.rng).ok_or(EncryptionError::NoToken)?;
+        let group = self.group.as_mut().ok_or(EncryptionError::NoGroup)?;
+        let verifier = cx.verifier.as_ref();
+        let mls_content = group.refresh_credential(&token, verifier, cx.now.unix)?;
+        self.last_commit += 1;
+        Ok(MlsPayload { commit_id: self.last_commit, mls_content })
     }
 
     // ------------------------------------------------------------ participant
 
     pub(crate) fn key_package(&mut self, cx: &mut Context<'_>) -> Result<Bytes, EncryptionError> {
-        let token = cx
-            .voice
-            .token(cx.now, cx.rng)
-            .ok_or(EncryptionError::NoToken)?;
+        let token = cx.voice.token(cx.now, cx.rng).ok_or(EncryptionError::NoToken)?;
         let key = cx.voice.key();
         let joiner = self.joiner.get_or_insert_with(|| Joiner::new(key.clone()));
         Ok(joiner.key_package(&token, cx.now.unix)?)
@@ -205,9 +197,5 @@ impl Encryption {
 /// What the moderator sends it vouches for with a fresh token of its own, so the
 /// age of the tokens in the tree is no fault.
 fn vetting<'a>(cx: &Context<'a>) -> Vetting<'a> {
-    Vetting {
-        verifier: cx.verifier.as_ref(),
-        now: cx.now.unix,
-        accept_expired: true,
-    }
+    Vetting { verifier: cx.verifier.as_ref(), now: cx.now.unix, accept_expired: true }
 }

@@ -11,6 +11,7 @@ use slim_proto::{Body, Command as Wire, MessageType, Name, Publish, RouteName};
 use tracing::{debug, trace};
 
 pub(crate) use self::core::{Core, Setup};
+pub(crate) use self::encryption::Encryption;
 use crate::api::{CloseReason, Command, Done, InviteError, PublishError, RemoveError, RequestId};
 use crate::exchange::Due;
 use crate::gate::{Authentic, Refusal, authenticate};
@@ -35,10 +36,7 @@ impl Session {
     pub(crate) fn create(setup: Setup, cx: &mut Context<'_>) -> Self {
         let mut core = Core::new(setup, cx);
         core.subscribe(cx);
-        Self {
-            core,
-            role: Role::Moderator(Moderator::default()),
-        }
+        Self { core, role: Role::Moderator(Moderator::default()) }
     }
 
     /// A session that `message`, a join request, invites us to.
@@ -48,10 +46,7 @@ impl Session {
         let moderator = message.source.clone();
         let mut role = Participant::new(moderator, &message.claims, cx.now.at);
         role.on_join_request(&mut core, cx, message);
-        Self {
-            core,
-            role: Role::Participant(role),
-        }
+        Self { core, role: Role::Participant(role) }
     }
 
     /// Calls the peer of a point-to-point session.
@@ -95,12 +90,10 @@ impl Session {
                 moderator.remove(core, cx, request, name);
             }
             (Command::Invite { .. }, Role::Participant(_)) => {
-                cx.out
-                    .done(request, Done::Invited(Err(InviteError::NotModerator)));
+                cx.out.done(request, Done::Invited(Err(InviteError::NotModerator)));
             }
             (Command::Remove { .. }, Role::Participant(_)) => {
-                cx.out
-                    .done(request, Done::Removed(Err(RemoveError::NotModerator)));
+                cx.out.done(request, Done::Removed(Err(RemoveError::NotModerator)));
             }
             (Command::Publish { message, .. }, _) => core.publish(cx, request, message),
             (Command::State { .. }, _) => {
@@ -140,12 +133,9 @@ impl Session {
             Body::Command(_) => self.on_command_message(cx, publish),
             Body::Msg(_) | Body::RtxReply(_) if self.takes_data() => self.core.on_data(cx, publish),
             Body::Msg(_) | Body::RtxReply(_) => self.core.keep_early_data(publish),
-            Body::MsgAck => self
-                .core
-                .on_ack(cx, &publish.header.source, publish.message_id),
+            Body::MsgAck => self.core.on_ack(cx, &publish.header.source, publish.message_id),
             Body::RtxRequest => {
-                self.core
-                    .on_rtx_request(cx, &publish.header.source, publish.message_id);
+                self.core.on_rtx_request(cx, &publish.header.source, publish.message_id);
             }
         }
         self.settle(cx);
@@ -341,10 +331,7 @@ impl Session {
             Role::Moderator(moderator) => moderator.next_deadline(),
             Role::Participant(participant) => participant.next_deadline(),
         };
-        [role, self.core.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        [role, self.core.next_deadline()].into_iter().flatten().min()
     }
 
     /// Follow-ups of whatever just happened: exchanges that lost their last

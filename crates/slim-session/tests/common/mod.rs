@@ -97,10 +97,7 @@ impl World {
     }
 
     pub(crate) fn now(&self) -> Now {
-        Now {
-            at: self.at,
-            unix: self.unix + self.at.as_secs(),
-        }
+        Now { at: self.at, unix: self.unix + self.at.as_secs() }
     }
 
     pub(crate) fn name(&self, app: usize) -> Name {
@@ -155,10 +152,7 @@ impl World {
             }
             Message::Unsubscribe(subscription) => {
                 let name = subscription.header.destination.route();
-                self.table
-                    .entry(name)
-                    .or_default()
-                    .retain(|holder| *holder != from);
+                self.table.entry(name).or_default().retain(|holder| *holder != from);
                 self.ack(from, subscription.subscription_id);
             }
             Message::Publish(publish) => {
@@ -187,12 +181,8 @@ impl World {
     }
 
     fn ack(&mut self, to: usize, subscription_id: u64) {
-        let ack = SubscriptionAck {
-            subscription_id,
-            result: Ok(()),
-        };
-        self.queue
-            .push_back((to, to, Message::SubscriptionAck(ack)));
+        let ack = SubscriptionAck { subscription_id, result: Ok(()) };
+        self.queue.push_back((to, to, Message::SubscriptionAck(ack)));
     }
 
     /// Delivers the next message that is on its way.
@@ -203,12 +193,7 @@ impl World {
         if self.apps[to].deaf {
             return true;
         }
-        if from != to
-            && self
-                .filter
-                .as_mut()
-                .is_some_and(|keep| !keep(from, to, &message))
-        {
+        if from != to && self.filter.as_mut().is_some_and(|keep| !keep(from, to, &message)) {
             return true;
         }
         let message = Message::decode(message.encode()).expect("ours decodes");
@@ -253,11 +238,7 @@ impl World {
         for app in 1..self.apps.len() {
             let request = self.invite(session, app);
             self.run();
-            assert!(
-                self.joined(request),
-                "{:?}",
-                self.apps[0].done.get(&request)
-            );
+            assert!(self.joined(request), "{:?}", self.apps[0].done.get(&request));
         }
         session
     }
@@ -282,10 +263,8 @@ impl World {
     }
 
     pub(crate) fn publish(&mut self, app: usize, session: SessionId, text: &str) -> u64 {
-        let message = Outgoing {
-            payload: Bytes::copy_from_slice(text.as_bytes()),
-            ..Outgoing::default()
-        };
+        let message =
+            Outgoing { payload: Bytes::copy_from_slice(text.as_bytes()), ..Outgoing::default() };
         self.command(app, Command::Publish { session, message })
     }
 
@@ -331,13 +310,10 @@ impl World {
     }
 
     pub(crate) fn closed(&self, app: usize) -> Option<slim_session::CloseReason> {
-        self.apps[app]
-            .events
-            .iter()
-            .find_map(|(_, event)| match event {
-                SessionEvent::Closed { reason } => Some(*reason),
-                _ => None,
-            })
+        self.apps[app].events.iter().find_map(|(_, event)| match event {
+            SessionEvent::Closed { reason } => Some(*reason),
+            _ => None,
+        })
     }
 
     pub(crate) fn count_sent(&self, from: usize, kind: MessageType) -> usize {
@@ -373,10 +349,7 @@ fn word(change: ParticipantChange) -> &'static str {
 }
 
 pub(crate) fn config(mls: bool) -> SessionConfig {
-    SessionConfig {
-        mls,
-        ..SessionConfig::default()
-    }
+    SessionConfig { mls, ..SessionConfig::default() }
 }
 
 pub(crate) fn is_data(message: &Message) -> bool {

@@ -30,16 +30,10 @@ fn groups_of_ten_and_of_fifty() {
         let key_package = next.key_package(now());
         let Member { person, group } = &mut party.moderator;
         let start = Instant::now();
-        let added = group
-            .add(&key_package, next.subject(), &person.identity, now())
-            .unwrap();
+        let added = group.add(&key_package, next.subject(), &person.identity, now()).unwrap();
         if print {
             println!("{}: {:?}", name("add"), start.elapsed());
-            println!(
-                "commit {} bytes, welcome {} bytes",
-                added.commit.len(),
-                added.welcome.len()
-            );
+            println!("commit {} bytes, welcome {} bytes", added.commit.len(), added.welcome.len());
         }
         if let Some(member) = &mut first {
             let start = Instant::now();
@@ -54,10 +48,7 @@ fn groups_of_ten_and_of_fifty() {
             let group = next.join(&added.welcome, &moderator, now());
             println!("{}: {:?}", name("join"), start.elapsed());
             std::mem::swap(&mut newest, &mut next);
-            let mut joined = Member {
-                person: next,
-                group,
-            };
+            let mut joined = Member { person: next, group };
             let aad = [b'a'; 400];
             let payload = [b'p'; 1024];
             let group = &mut party.moderator.group;
@@ -77,16 +68,10 @@ fn groups_of_ten_and_of_fifty() {
     }
     let mut member = first.unwrap();
     let leaver = subjects(&party.moderator.group)[7].clone();
-    let commit = timed("remove, 50 members", 1, || {
-        party.moderator.group.remove(&leaver).unwrap()
-    });
-    timed("process the removal, 50 members", 1, || {
-        member.process(&commit).unwrap()
-    });
+    let commit = timed("remove, 50 members", 1, || party.moderator.group.remove(&leaver).unwrap());
+    timed("process the removal, 50 members", 1, || member.process(&commit).unwrap());
     let commit = timed("refresh, 49 members", 1, || party.refresh());
-    timed("process the refresh, 49 members", 1, || {
-        member.process(&commit).unwrap()
-    });
+    timed("process the refresh, 49 members", 1, || member.process(&commit).unwrap());
     assert_eq!(member.group.members().count(), 49);
     let message = party.moderator.encrypt("still here");
     assert_eq!(member.decrypt(&message), Ok("still here".to_owned()));

@@ -33,15 +33,15 @@ fn a_key_package_needs_a_good_token() {
     assert_eq!(offer(&alice.token(now())), Ok(()));
     assert!(matches!(
         offer(&alice.token(now() - 4000)),
-        Err(CommitError::KeyPackage(KeyPackageError::Credential(
-            CredentialError::Token(VerifyError::Expired { .. })
-        )))
+        Err(CommitError::KeyPackage(KeyPackageError::Credential(CredentialError::Token(
+            VerifyError::Expired { .. }
+        ))))
     ));
     assert!(matches!(
         offer(&alice.token(now() + 60)),
-        Err(CommitError::KeyPackage(KeyPackageError::Credential(
-            CredentialError::Token(VerifyError::FromFuture { .. })
-        )))
+        Err(CommitError::KeyPackage(KeyPackageError::Credential(CredentialError::Token(
+            VerifyError::FromFuture { .. }
+        ))))
     ));
     let stranger = Person::with_secret("alice", &SECRET.replace('0', "1"));
     assert_eq!(
@@ -50,9 +50,7 @@ fn a_key_package_needs_a_good_token() {
     );
     assert_eq!(
         offer("no token"),
-        Err(refused(CredentialError::Token(VerifyError::Malformed(
-            "fields"
-        ))))
+        Err(refused(CredentialError::Token(VerifyError::Malformed("fields"))))
     );
 }
 
@@ -100,10 +98,7 @@ struct Gullible {
 
 impl Gullible {
     fn of(key: &SigningKey, subject: &str) -> Self {
-        Self {
-            subject: subject.to_owned(),
-            public_key: key.public_key().clone(),
-        }
+        Self { subject: subject.to_owned(), public_key: key.public_key().clone() }
     }
 }
 
@@ -125,9 +120,7 @@ fn add_unchecked(party: &mut Party, key: &SigningKey, token: &str) -> (Joiner, A
     let key_package = joiner.key_package(token, now()).unwrap();
     let verifier = Gullible::of(key, "anybody");
     let group = &mut party.moderator.group;
-    let added = group
-        .add(&key_package, "anybody", &verifier, now())
-        .unwrap();
+    let added = group.add(&key_package, "anybody", &verifier, now()).unwrap();
     (joiner, added)
 }
 
@@ -135,15 +128,10 @@ fn add_unchecked(party: &mut Party, key: &SigningKey, token: &str) -> (Joiner, A
 fn one_key_cannot_be_two_members() {
     let mut party = Party::new(&["alice"]);
     let key = party.members[0].person.identity.key().clone();
-    let key_package = Joiner::new(key.clone())
-        .key_package("mallory's", now())
-        .unwrap();
+    let key_package = Joiner::new(key.clone()).key_package("mallory's", now()).unwrap();
     let verifier = Gullible::of(&key, "mallory");
     assert!(matches!(
-        party
-            .moderator
-            .group
-            .add(&key_package, "mallory", &verifier, now()),
+        party.moderator.group.add(&key_package, "mallory", &verifier, now()),
         Err(CommitError::Invalid(_))
     ));
     party.assert_agreement();
@@ -158,10 +146,7 @@ fn members_check_whom_the_moderator_adds() {
         let mut party = Party::new(&["alice"]);
         let (_, added) = add_unchecked(&mut party, key, token);
         let alice = &mut party.members[0];
-        assert_eq!(
-            alice.process(&added.commit),
-            Err(ProcessError::Credential(expected))
-        );
+        assert_eq!(alice.process(&added.commit), Err(ProcessError::Credential(expected)));
         assert_eq!(alice.group.epoch(), 1);
         assert_eq!(alice.group.members().count(), 2);
     };
@@ -171,11 +156,7 @@ fn members_check_whom_the_moderator_adds() {
         CredentialError::Token(VerifyError::BadMac),
     );
     check(&thief, &eve.token(now()), CredentialError::Key);
-    check(
-        &thief,
-        "nothing",
-        CredentialError::Token(VerifyError::Malformed("fields")),
-    );
+    check(&thief, "nothing", CredentialError::Token(VerifyError::Malformed("fields")));
 }
 
 #[test]
@@ -188,14 +169,9 @@ fn an_expired_token_in_a_commit_is_a_matter_of_policy() {
     let strict = alice.person.vetting(now());
     assert_eq!(
         alice.group.process_commit(&added.commit, &strict),
-        Err(ProcessError::Credential(CredentialError::Token(
-            VerifyError::Expired { ago: 1400 }
-        )))
+        Err(ProcessError::Credential(CredentialError::Token(VerifyError::Expired { ago: 1400 })))
     );
-    let lenient = Vetting {
-        accept_expired: true,
-        ..strict
-    };
+    let lenient = Vetting { accept_expired: true, ..strict };
     assert_eq!(
         alice.group.process_commit(&added.commit, &lenient),
         Ok(changed(&[eve.subject()], &[]))
@@ -210,19 +186,13 @@ fn members_refuse_a_second_leaf_of_the_same_subject() {
     let bob = SharedSecret::new("bob", SECRET, &mut SmallRng::seed_from_u64(1)).unwrap();
     assert_eq!(double.subject(), bob.subject());
     for (identity, expected) in [(bob, true), (double, false)] {
-        let token = identity
-            .token(now(), &mut SmallRng::seed_from_u64(2))
-            .unwrap();
+        let token = identity.token(now(), &mut SmallRng::seed_from_u64(2)).unwrap();
         let mut joiner = Joiner::new(identity.key().clone());
         let key_package = joiner.key_package(&token, now()).unwrap();
         // The moderator believes they are different people.
         let name = format!("bob, really: {expected}");
         let verifier = Gullible::of(identity.key(), &name);
-        let added = party
-            .moderator
-            .group
-            .add(&key_package, &name, &verifier, now())
-            .unwrap();
+        let added = party.moderator.group.add(&key_package, &name, &verifier, now()).unwrap();
         let alice = &mut party.members[0];
         let taken = alice.process(&added.commit);
         if expected {
@@ -231,11 +201,7 @@ fn members_refuse_a_second_leaf_of_the_same_subject() {
             let twice = identity.subject().into();
             assert_eq!(taken, Err(ProcessError::SubjectTwice(twice)));
             let moderator = party.moderator.person.subject();
-            let vetting = Vetting {
-                verifier: &identity,
-                now: now(),
-                accept_expired: false,
-            };
+            let vetting = Vetting { verifier: &identity, now: now(), accept_expired: false };
             assert_eq!(
                 joiner.join(&added.welcome, moderator, &vetting).map(|_| ()),
                 Err(JoinError::SubjectTwice(identity.subject().into()))
@@ -251,19 +217,10 @@ fn a_joiner_checks_every_leaf() {
     add_unchecked(&mut party, stranger.identity.key(), &stranger.token(now()));
     let mut bob = Person::new("bob");
     let added = party.add(&mut bob);
-    let vetting = Vetting {
-        verifier: &bob.identity,
-        now: now(),
-        accept_expired: true,
-    };
+    let vetting = Vetting { verifier: &bob.identity, now: now(), accept_expired: true };
     assert_eq!(
-        bob.joiner
-            .join(&added.welcome, party.moderator.person.subject(), &vetting)
-            .map(|_| ()),
-        Err(JoinError::Credential {
-            leaf: 2,
-            source: CredentialError::Token(VerifyError::BadMac)
-        })
+        bob.joiner.join(&added.welcome, party.moderator.person.subject(), &vetting).map(|_| ()),
+        Err(JoinError::Credential { leaf: 2, source: CredentialError::Token(VerifyError::BadMac) })
     );
 }
 
@@ -273,11 +230,7 @@ fn a_welcome_must_come_from_the_moderator() {
     let mut bob = Person::new("bob");
     let added = party.add(&mut bob);
     let alice = party.members[0].person.subject();
-    let vetting = Vetting {
-        verifier: &bob.identity,
-        now: now(),
-        accept_expired: false,
-    };
+    let vetting = Vetting { verifier: &bob.identity, now: now(), accept_expired: false };
     let mut join = |moderator: &str| bob.joiner.join(&added.welcome, moderator, &vetting);
     assert_eq!(join(alice).map(|_| ()), Err(JoinError::NotModerator));
     assert_eq!(join("nobody").map(|_| ()), Err(JoinError::NotModerator));
@@ -304,11 +257,7 @@ fn a_new_credential_must_be_of_the_same_subject() {
     let own = Gullible::of(&key, person.subject());
     let commit = group.refresh_credential("mallory's", &own, now()).unwrap();
     let alice = &mut party.members[0];
-    let vetting = Vetting {
-        verifier: &mallory,
-        now: now(),
-        accept_expired: true,
-    };
+    let vetting = Vetting { verifier: &mallory, now: now(), accept_expired: true };
     assert_eq!(
         alice.group.process_commit(&commit, &vetting),
         Err(ProcessError::Credential(CredentialError::Subject {
@@ -329,9 +278,7 @@ fn nobody_starts_a_group_with_a_token_that_others_would_refuse() {
     assert_eq!(create(key, &alice.token(now())), Ok(()));
     assert_eq!(
         create(key, &alice.token(now() - 3700)),
-        Err(CreateError::Credential(CredentialError::Token(
-            VerifyError::Expired { ago: 100 }
-        )))
+        Err(CreateError::Credential(CredentialError::Token(VerifyError::Expired { ago: 100 })))
     );
     assert_eq!(
         create(&SigningKey::generate().unwrap(), &alice.token(now())),
@@ -353,9 +300,7 @@ fn key_packages_whose_time_has_not_come_or_is_over() {
     // By the system's clock, a day ahead of the tests' time.
     assert!(matches!(
         offer(now() + 26 * 3600),
-        Err(CommitError::KeyPackage(KeyPackageError::NotValidYet {
-            seconds: 3500..=3600
-        }))
+        Err(CommitError::KeyPackage(KeyPackageError::NotValidYet { seconds: 3500..=3600 }))
     ));
     assert!(matches!(
         offer(now() - 366 * 24 * 3600),
@@ -369,41 +314,26 @@ fn key_packages_whose_time_has_not_come_or_is_over() {
 fn the_form_of_our_key_packages() {
     let mut alice = Person::new("alice");
     let bytes = alice.key_package(now());
-    assert_eq!(
-        bytes[..8],
-        [0, 1, 0, 5, 0, 1, 0, 2],
-        "mls10, key package, mls10, suite 2"
-    );
+    assert_eq!(bytes[..8], [0, 1, 0, 5, 0, 1, 0, 2], "mls10, key package, mls10, suite 2");
     let Some(MlsMessageBodyIn::KeyPackage(key_package)) = decode(&bytes) else {
         panic!("no key package");
     };
-    let key_package = key_package
-        .validate(Provider::default().crypto(), ProtocolVersion::Mls10)
-        .unwrap();
+    let key_package =
+        key_package.validate(Provider::default().crypto(), ProtocolVersion::Mls10).unwrap();
     assert_eq!(key_package.hpke_init_key().as_slice().len(), 65);
     assert_eq!(key_package.hpke_init_key().as_slice()[0], 4);
     assert!(key_package.extensions().iter().next().is_none());
     assert!(!key_package.last_resort());
 
     let leaf = key_package.leaf_node();
-    assert_eq!(
-        leaf.signature_key().as_slice(),
-        alice.identity.key().public_key().as_bytes()
-    );
+    assert_eq!(leaf.signature_key().as_slice(), alice.identity.key().public_key().as_bytes());
     let signature = leaf.signature().tls_serialize_detached().unwrap();
     assert_eq!(signature[2], 0x30, "DER, after a length of two bytes");
-    assert_eq!(
-        leaf.credential().serialized_content(),
-        alice.token(now()).as_bytes()
-    );
+    assert_eq!(leaf.credential().serialized_content(), alice.token(now()).as_bytes());
     assert!(leaf.extensions().iter().next().is_none());
     // RFC 9420 §7.2: versions, suites, extensions, proposals, credentials.
     let capabilities = [2, 0, 1, 2, 0, 2, 0, 0, 2, 0, 1];
-    assert!(
-        bytes
-            .windows(capabilities.len())
-            .any(|window| window == capabilities)
-    );
+    assert!(bytes.windows(capabilities.len()).any(|window| window == capabilities));
     let lifetime = key_package.life_time();
     assert_eq!(lifetime.not_before(), now() - 3600);
     assert_eq!(lifetime.not_after(), now() + 365 * 24 * 3600);

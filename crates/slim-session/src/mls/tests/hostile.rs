@@ -42,18 +42,11 @@ fn a_changed_welcome_is_refused_and_the_true_one_still_taken() {
     let mut bob = Person::new("bob");
     let added = party.add(&mut bob);
     let moderator = party.moderator_subject();
-    let vetting = Vetting {
-        verifier: &bob.identity,
-        now: now(),
-        accept_expired: false,
-    };
+    let vetting = Vetting { verifier: &bob.identity, now: now(), accept_expired: false };
     for changed in flipped(&added.welcome, 11) {
         bob.joiner.join(&changed, &moderator, &vetting).unwrap_err();
     }
-    let group = bob
-        .joiner
-        .join(&added.welcome, &moderator, &vetting)
-        .unwrap();
+    let group = bob.joiner.join(&added.welcome, &moderator, &vetting).unwrap();
     assert_eq!(group.epoch(), 2);
 }
 
@@ -68,11 +61,7 @@ fn a_changed_key_package_is_refused() {
         assert!(matches!(result, Err(CommitError::KeyPackage(_))));
     }
     assert_eq!(group.epoch(), 0);
-    assert!(
-        group
-            .add(&key_package, alice.subject(), &person.identity, now())
-            .is_ok()
-    );
+    assert!(group.add(&key_package, alice.subject(), &person.identity, now()).is_ok());
 }
 
 #[test]
@@ -110,10 +99,7 @@ fn proposals_other_than_add_and_remove_are_refused() {
         )
         .unwrap();
     let commit = commit.to_bytes().unwrap();
-    assert_eq!(
-        party.members[0].process(&commit),
-        Err(ProcessError::Proposal(7))
-    );
+    assert_eq!(party.members[0].process(&commit), Err(ProcessError::Proposal(7)));
     assert_eq!(party.members[0].group.epoch(), 1);
 }
 
@@ -121,28 +107,11 @@ fn proposals_other_than_add_and_remove_are_refused() {
 fn a_proposal_outside_of_a_commit_is_refused() {
     let mut party = Party::new(&["alice", "bob"]);
     let group = &mut party.members[0].group;
-    let proposal = group
-        .mls
-        .leave_group(&group.provider, &group.signer)
-        .unwrap()
-        .to_bytes()
-        .unwrap();
-    assert_eq!(
-        party.moderator.process(&proposal),
-        Err(ProcessError::Malformed)
-    );
-    assert_eq!(
-        party.members[1].process(&proposal),
-        Err(ProcessError::Malformed)
-    );
-    assert!(
-        party.members[1]
-            .group
-            .mls
-            .pending_proposals()
-            .next()
-            .is_none()
-    );
+    let proposal =
+        group.mls.leave_group(&group.provider, &group.signer).unwrap().to_bytes().unwrap();
+    assert_eq!(party.moderator.process(&proposal), Err(ProcessError::Malformed));
+    assert_eq!(party.members[1].process(&proposal), Err(ProcessError::Malformed));
+    assert!(party.members[1].group.mls.pending_proposals().next().is_none());
 }
 
 /// Everything that arrives from outside, given the same bytes.
@@ -150,17 +119,11 @@ fn offer_everywhere(party: &mut Party, bytes: &[u8]) {
     message_epoch(bytes);
     let epoch = party.members[0].group.epoch();
     let Member { person, group } = &mut party.moderator;
-    group
-        .add(bytes, "anybody", &person.identity, now())
-        .unwrap_err();
+    group.add(bytes, "anybody", &person.identity, now()).unwrap_err();
     let alice = &mut party.members[0];
     alice.process(bytes).unwrap_err();
     alice.group.decrypt(bytes).unwrap_err();
-    let vetting = Vetting {
-        verifier: &alice.person.identity,
-        now: now(),
-        accept_expired: true,
-    };
+    let vetting = Vetting { verifier: &alice.person.identity, now: now(), accept_expired: true };
     alice.person.joiner.join(bytes, "", &vetting).unwrap_err();
     assert_eq!(alice.group.epoch(), epoch);
 }

@@ -14,10 +14,7 @@ fn members_join_one_after_the_other() {
     }
     let group = carol.join(&added.welcome, &party.moderator_subject(), now());
     assert!(group.contains(carol.subject()));
-    party.members.push(Member {
-        person: carol,
-        group,
-    });
+    party.members.push(Member { person: carol, group });
     party.assert_agreement();
 }
 
@@ -29,10 +26,7 @@ fn a_removed_member_decrypts_nothing_new() {
     let message = party.moderator.encrypt("not for bob");
 
     // Bob has not seen the commit yet.
-    assert!(matches!(
-        party.members[1].decrypt(&message),
-        Err(DecryptError::FutureEpoch { .. })
-    ));
+    assert!(matches!(party.members[1].decrypt(&message), Err(DecryptError::FutureEpoch { .. })));
     let effects = party.deliver(&commit);
     assert_eq!(effects[0], changed(&[], &[&bob]));
     assert_eq!(effects[1], Effect::SelfRemoved);
@@ -41,10 +35,7 @@ fn a_removed_member_decrypts_nothing_new() {
     let mut member = party.members.remove(1);
     assert!(!member.group.is_active());
     assert_eq!(member.decrypt(&message), Err(DecryptError::Removed));
-    assert_eq!(
-        member.group.encrypt(b"", b"still here"),
-        Err(EncryptError::Removed)
-    );
+    assert_eq!(member.group.encrypt(b"", b"still here"), Err(EncryptError::Removed));
     let refresh = party.refresh();
     assert_eq!(member.process(&refresh), Err(ProcessError::Removed));
 
@@ -63,17 +54,11 @@ fn a_removed_member_that_ignores_its_removal_is_left_behind() {
         let message = party.moderator.encrypt("not for bob");
         assert_eq!(
             bob.decrypt(&message),
-            Err(DecryptError::FutureEpoch {
-                message: epoch,
-                group: 2
-            })
+            Err(DecryptError::FutureEpoch { message: epoch, group: 2 })
         );
         let refresh = party.refresh();
         party.members[0].process(&refresh).unwrap();
-        assert!(matches!(
-            bob.process(&refresh),
-            Err(ProcessError::FutureEpoch { .. })
-        ));
+        assert!(matches!(bob.process(&refresh), Err(ProcessError::FutureEpoch { .. })));
     }
     // What bob sends can be told from a message of now, and ends with his epoch.
     let late = bob.encrypt("late");
@@ -84,10 +69,7 @@ fn a_removed_member_that_ignores_its_removal_is_left_behind() {
         party.deliver(&refresh);
     }
     let later = bob.encrypt("later");
-    assert!(matches!(
-        party.members[0].decrypt(&later),
-        Err(DecryptError::PastEpochGone { .. })
-    ));
+    assert!(matches!(party.members[0].decrypt(&later), Err(DecryptError::PastEpochGone { .. })));
 }
 
 #[test]
@@ -113,15 +95,10 @@ fn a_lost_member_rejoins_in_one_commit() {
     let key_package = party.members[0].person.key_package(now());
     let alice = party.members[0].person.subject().to_owned();
     let moderator = &mut party.moderator;
-    let rejoined = moderator
-        .group
-        .rejoin(&key_package, &alice, &moderator.person.identity, now())
-        .unwrap();
+    let rejoined =
+        moderator.group.rejoin(&key_package, &alice, &moderator.person.identity, now()).unwrap();
     for member in &mut party.members[1..] {
-        assert_eq!(
-            member.process(&rejoined.commit),
-            Ok(changed(&[&alice], &[&alice]))
-        );
+        assert_eq!(member.process(&rejoined.commit), Ok(changed(&[&alice], &[&alice])));
     }
     let moderator = party.moderator_subject();
     let member = &mut party.members[0];
@@ -135,14 +112,9 @@ fn an_old_self_learns_from_the_rejoin_that_it_is_out() {
     let key_package = party.members[0].person.key_package(now());
     let alice = party.members[0].person.subject().to_owned();
     let moderator = &mut party.moderator;
-    let rejoined = moderator
-        .group
-        .rejoin(&key_package, &alice, &moderator.person.identity, now())
-        .unwrap();
-    assert_eq!(
-        party.members[0].process(&rejoined.commit),
-        Ok(Effect::SelfRemoved)
-    );
+    let rejoined =
+        moderator.group.rejoin(&key_package, &alice, &moderator.person.identity, now()).unwrap();
+    assert_eq!(party.members[0].process(&rejoined.commit), Ok(Effect::SelfRemoved));
 }
 
 #[test]
@@ -152,10 +124,8 @@ fn a_rejoined_member_keeps_its_name_for_late_messages() {
     let alice = party.members[0].person.subject().to_owned();
     let key_package = party.members[0].person.key_package(now());
     let moderator = &mut party.moderator;
-    let rejoined = moderator
-        .group
-        .rejoin(&key_package, &alice, &moderator.person.identity, now())
-        .unwrap();
+    let rejoined =
+        moderator.group.rejoin(&key_package, &alice, &moderator.person.identity, now()).unwrap();
     party.members[1].process(&rejoined.commit).unwrap();
     let decrypted = party.members[1].group.decrypt(&late).unwrap();
     assert_eq!(&*decrypted.sender, alice);
@@ -183,15 +153,11 @@ fn refreshing_replaces_the_token_and_nothing_else() {
     let later = now() + 3000;
     let Member { person, group } = &mut party.moderator;
     let old = group.credential_expires_at();
-    let commit = group
-        .refresh_credential(&person.token(later), &person.identity, later)
-        .unwrap();
+    let commit = group.refresh_credential(&person.token(later), &person.identity, later).unwrap();
     assert_eq!(group.credential_expires_at(), later + 3600);
     assert!(old < later + 3600);
     for member in &mut party.members {
-        let effect = member
-            .group
-            .process_commit(&commit, &member.person.vetting(later));
+        let effect = member.group.process_commit(&commit, &member.person.vetting(later));
         assert_eq!(effect, Ok(changed(&[], &[])));
         assert_eq!(member.decrypt(&before), Ok("before".to_owned()));
     }
@@ -204,46 +170,26 @@ fn a_session_outlives_the_tokens() {
     // Two hours on, all tokens in the tree are long expired.
     let later = now() + 7200;
     let Member { person, group } = &mut party.moderator;
-    let commit = group
-        .refresh_credential(&person.token(later), &person.identity, later)
-        .unwrap();
+    let commit = group.refresh_credential(&person.token(later), &person.identity, later).unwrap();
     let alice = &mut party.members[0];
-    alice
-        .group
-        .process_commit(&commit, &alice.person.vetting(later))
-        .unwrap();
+    alice.group.process_commit(&commit, &alice.person.vetting(later)).unwrap();
     party.assert_agreement();
 
     // Bob joins and finds alice's old token.
     let mut bob = Person::new("bob");
     let key_package = bob.key_package(later);
     let Member { person, group } = &mut party.moderator;
-    let added = group
-        .add(&key_package, bob.subject(), &person.identity, later)
-        .unwrap();
+    let added = group.add(&key_package, bob.subject(), &person.identity, later).unwrap();
     let moderator = person.subject().to_owned();
-    let strict = Vetting {
-        verifier: &bob.identity,
-        now: later,
-        accept_expired: false,
-    };
+    let strict = Vetting { verifier: &bob.identity, now: later, accept_expired: false };
     assert!(matches!(
         bob.joiner.join(&added.welcome, &moderator, &strict),
         Err(JoinError::Credential { leaf: 1, .. })
     ));
-    let lenient = Vetting {
-        accept_expired: true,
-        ..strict
-    };
-    let group = bob
-        .joiner
-        .join(&added.welcome, &moderator, &lenient)
-        .unwrap();
+    let lenient = Vetting { accept_expired: true, ..strict };
+    let group = bob.joiner.join(&added.welcome, &moderator, &lenient).unwrap();
     let alice = &mut party.members[0];
-    alice
-        .group
-        .process_commit(&added.commit, &alice.person.vetting(later))
-        .unwrap();
+    alice.group.process_commit(&added.commit, &alice.person.vetting(later)).unwrap();
     party.members.push(Member { person: bob, group });
     party.assert_agreement();
 }
@@ -268,14 +214,8 @@ fn only_the_moderator_commits() {
     // A member that does it all the same is not followed.
     group.moderator = group.mls.own_leaf_index();
     let coup = group.remove(&bob).unwrap();
-    assert_eq!(
-        party.members[1].process(&coup),
-        Err(ProcessError::NotModerator)
-    );
-    assert_eq!(
-        party.moderator.process(&coup),
-        Err(ProcessError::NotModerator)
-    );
+    assert_eq!(party.members[1].process(&coup), Err(ProcessError::NotModerator));
+    assert_eq!(party.moderator.process(&coup), Err(ProcessError::NotModerator));
     let refresh = party.refresh();
     assert_eq!(party.members[1].process(&refresh), Ok(changed(&[], &[])));
 }
@@ -299,27 +239,15 @@ fn commits_apply_once_and_in_their_order() {
     let first = party.refresh();
     let second = party.refresh();
     let alice = &mut party.members[0];
-    assert_eq!(
-        alice.process(&second),
-        Err(ProcessError::FutureEpoch {
-            message: 2,
-            group: 1
-        })
-    );
+    assert_eq!(alice.process(&second), Err(ProcessError::FutureEpoch { message: 2, group: 1 }));
     for commit in [&first, &second] {
         assert_eq!(alice.process(commit), Ok(changed(&[], &[])));
     }
     for commit in [&first, &second] {
-        assert!(matches!(
-            alice.process(commit),
-            Err(ProcessError::PastEpoch { .. })
-        ));
+        assert!(matches!(alice.process(commit), Err(ProcessError::PastEpoch { .. })));
     }
     // Its own echo is nothing to the moderator.
-    assert!(matches!(
-        party.moderator.process(&second),
-        Err(ProcessError::PastEpoch { .. })
-    ));
+    assert!(matches!(party.moderator.process(&second), Err(ProcessError::PastEpoch { .. })));
     party.assert_agreement();
 }
 
@@ -330,25 +258,16 @@ fn each_key_package_answers_one_welcome() {
     let first = alice.key_package(now());
     let _second = alice.key_package(now());
     let Member { person, group } = &mut party.moderator;
-    let added = group
-        .add(&first, alice.subject(), &person.identity, now())
-        .unwrap();
+    let added = group.add(&first, alice.subject(), &person.identity, now()).unwrap();
     let moderator = person.subject().to_owned();
     let group = alice.join(&added.welcome, &moderator, now());
     let again = alice.joiner.join(
         &added.welcome,
         &moderator,
-        &Vetting {
-            verifier: &alice.identity,
-            now: now(),
-            accept_expired: false,
-        },
+        &Vetting { verifier: &alice.identity, now: now(), accept_expired: false },
     );
     assert_eq!(again.map(|_| ()), Err(JoinError::NoKeyPackage));
-    party.members.push(Member {
-        person: alice,
-        group,
-    });
+    party.members.push(Member { person: alice, group });
     party.assert_agreement();
 }
 
@@ -360,22 +279,11 @@ fn old_key_packages_are_forgotten() {
     for _ in 0..8 {
         alice.key_package(now());
     }
-    assert_eq!(
-        format!("{:?}", alice.joiner),
-        "Joiner { outstanding: 8, .. }"
-    );
+    assert_eq!(format!("{:?}", alice.joiner), "Joiner { outstanding: 8, .. }");
     let Member { person, group } = &mut party.moderator;
-    let added = group
-        .add(&first, alice.subject(), &person.identity, now())
-        .unwrap();
-    let vetting = Vetting {
-        verifier: &alice.identity,
-        now: now(),
-        accept_expired: false,
-    };
-    let joined = alice
-        .joiner
-        .join(&added.welcome, person.subject(), &vetting);
+    let added = group.add(&first, alice.subject(), &person.identity, now()).unwrap();
+    let vetting = Vetting { verifier: &alice.identity, now: now(), accept_expired: false };
+    let joined = alice.joiner.join(&added.welcome, person.subject(), &vetting);
     assert_eq!(joined.map(|_| ()), Err(JoinError::NoKeyPackage));
 }
 

@@ -6,17 +6,12 @@ use crate::mls::message_epoch;
 #[test]
 fn messages_come_in_any_order() {
     let mut party = Party::new(&["alice"]);
-    let messages: Vec<_> = (0..20)
-        .map(|i| party.moderator.encrypt(&i.to_string()))
-        .collect();
+    let messages: Vec<_> = (0..20).map(|i| party.moderator.encrypt(&i.to_string())).collect();
     for (i, message) in messages.iter().enumerate().rev() {
         assert_eq!(party.members[0].decrypt(message), Ok(i.to_string()));
     }
     for message in &messages {
-        assert_eq!(
-            party.members[0].decrypt(message),
-            Err(DecryptError::Replayed)
-        );
+        assert_eq!(party.members[0].decrypt(message), Err(DecryptError::Replayed));
     }
 }
 
@@ -25,10 +20,7 @@ fn a_thousand_lost_messages_do_not_matter() {
     let mut party = Party::new(&["alice"]);
     let messages: Vec<_> = (0..2100).map(|_| party.moderator.encrypt("x")).collect();
     let alice = &mut party.members[0];
-    assert_eq!(
-        alice.decrypt(&messages[1026]),
-        Err(DecryptError::TooFarAhead)
-    );
+    assert_eq!(alice.decrypt(&messages[1026]), Err(DecryptError::TooFarAhead));
     // The agreement check above has used up the first generation.
     assert_eq!(alice.decrypt(&messages[1023]), Ok("x".to_owned()));
     assert_eq!(alice.decrypt(&messages[0]), Ok("x".to_owned()));
@@ -49,10 +41,7 @@ fn messages_of_the_last_five_epochs_are_decrypted() {
     let alice = &mut party.members[0];
     for (epoch, message) in messages.iter().enumerate() {
         let expected = if epoch < 2 {
-            Err(DecryptError::PastEpochGone {
-                message: epoch as u64 + 1,
-                group: 8,
-            })
+            Err(DecryptError::PastEpochGone { message: epoch as u64 + 1, group: 8 })
         } else {
             Ok(epoch.to_string())
         };
@@ -68,10 +57,7 @@ fn a_message_ahead_of_its_commit_waits_for_it() {
     let message = party.moderator.encrypt("early");
     assert_eq!(
         party.members[0].decrypt(&message),
-        Err(DecryptError::FutureEpoch {
-            message: 2,
-            group: 1
-        })
+        Err(DecryptError::FutureEpoch { message: 2, group: 1 })
     );
     party.deliver(&commit);
     assert_eq!(party.members[0].decrypt(&message), Ok("early".to_owned()));
@@ -84,10 +70,7 @@ fn what_was_sent_before_one_joined_stays_closed() {
     party.invite(Person::new("bob"));
     assert_eq!(
         party.members[1].decrypt(&message),
-        Err(DecryptError::PastEpochGone {
-            message: 1,
-            group: 2
-        })
+        Err(DecryptError::PastEpochGone { message: 1, group: 2 })
     );
 }
 
@@ -95,10 +78,7 @@ fn what_was_sent_before_one_joined_stays_closed() {
 fn an_own_message_is_recognised() {
     let mut party = Party::new(&["alice"]);
     let message = party.moderator.encrypt("echo");
-    assert_eq!(
-        party.moderator.decrypt(&message),
-        Err(DecryptError::OwnMessage)
-    );
+    assert_eq!(party.moderator.decrypt(&message), Err(DecryptError::OwnMessage));
 }
 
 #[test]
@@ -106,15 +86,9 @@ fn messages_of_other_groups_are_recognised() {
     let mut party = Party::new(&["alice"]);
     let mut other = Party::new(&["alice"]);
     let message = other.moderator.encrypt("wrong door");
-    assert_eq!(
-        party.members[0].decrypt(&message),
-        Err(DecryptError::OtherGroup)
-    );
+    assert_eq!(party.members[0].decrypt(&message), Err(DecryptError::OtherGroup));
     let commit = other.refresh();
-    assert_eq!(
-        party.members[0].process(&commit),
-        Err(ProcessError::OtherGroup)
-    );
+    assert_eq!(party.members[0].process(&commit), Err(ProcessError::OtherGroup));
 }
 
 #[test]

@@ -20,9 +20,7 @@ const MODERATOR: &str = "org/ns/mod";
 /// The time of the tests, in seconds since the Unix epoch. OpenMLS looks at the system's
 /// clock, and some tests go forward by hours, so it is a day behind.
 fn now() -> u64 {
-    let since_epoch = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap();
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     since_epoch.as_secs() - 24 * 3600
 }
 
@@ -59,19 +57,11 @@ impl Person {
     }
 
     fn vetting(&self, now: u64) -> Vetting<'_> {
-        Vetting {
-            verifier: &self.identity,
-            now,
-            accept_expired: false,
-        }
+        Vetting { verifier: &self.identity, now, accept_expired: false }
     }
 
     fn join(&mut self, welcome: &[u8], moderator: &str, now: u64) -> Group {
-        let vetting = Vetting {
-            verifier: &self.identity,
-            now,
-            accept_expired: false,
-        };
+        let vetting = Vetting { verifier: &self.identity, now, accept_expired: false };
         self.joiner.join(welcome, moderator, &vetting).unwrap()
     }
 }
@@ -84,8 +74,7 @@ struct Member {
 
 impl Member {
     fn process(&mut self, commit: &[u8]) -> Result<Effect, ProcessError> {
-        self.group
-            .process_commit(commit, &self.person.vetting(now()))
+        self.group.process_commit(commit, &self.person.vetting(now()))
     }
 
     fn encrypt(&mut self, text: &str) -> Bytes {
@@ -112,10 +101,7 @@ impl Party {
     fn new(names: &[&str]) -> Self {
         let person = Person::new(MODERATOR);
         let group = create(&person, now());
-        let mut party = Self {
-            moderator: Member { person, group },
-            members: Vec::new(),
-        };
+        let mut party = Self { moderator: Member { person, group }, members: Vec::new() };
         for name in names {
             party.invite(Person::new(name));
         }
@@ -141,12 +127,7 @@ impl Party {
         let moderator = &mut self.moderator;
         moderator
             .group
-            .add(
-                &key_package,
-                person.subject(),
-                &moderator.person.identity,
-                now(),
-            )
+            .add(&key_package, person.subject(), &moderator.person.identity, now())
             .unwrap()
     }
 
@@ -159,17 +140,12 @@ impl Party {
     /// Makes a commit that only renews the moderator's token, and gives it to nobody.
     fn refresh(&mut self) -> Bytes {
         let Member { person, group } = &mut self.moderator;
-        group
-            .refresh_credential(&person.token(now()), &person.identity, now())
-            .unwrap()
+        group.refresh_credential(&person.token(now()), &person.identity, now()).unwrap()
     }
 
     /// Gives a commit to all participants.
     fn deliver(&mut self, commit: &[u8]) -> Vec<Effect> {
-        self.members
-            .iter_mut()
-            .map(|member| member.process(commit).unwrap())
-            .collect()
+        self.members.iter_mut().map(|member| member.process(commit).unwrap()).collect()
     }
 
     /// Everybody has the same epoch and the same members, and hears everybody.
@@ -213,10 +189,7 @@ fn subjects(group: &Group) -> Vec<Arc<str>> {
 
 fn changed(added: &[&str], removed: &[&str]) -> Effect {
     let list = |subjects: &[&str]| subjects.iter().map(|s| Arc::from(*s)).collect();
-    Effect::Changed {
-        added: list(added),
-        removed: list(removed),
-    }
+    Effect::Changed { added: list(added), removed: list(removed) }
 }
 
 /// Each message with one byte changed, at every `step`th place.
