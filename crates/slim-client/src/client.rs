@@ -84,13 +84,7 @@ impl Client {
         let closed = CreateError::Invite(slim_session::InviteError::Closed);
         let (created, session) = oneshot::channel();
         let answer = Answer::Created(created);
-        if self
-            .shared
-            .requests
-            .send(Request::Command(command, answer))
-            .await
-            .is_err()
-        {
+        if self.shared.requests.send(Request::Command(command, answer)).await.is_err() {
             return Err(closed);
         }
         session.await.unwrap_or(Err(closed))
@@ -104,9 +98,7 @@ impl Client {
 
     /// What happens to the client from now on.
     pub fn events(&self) -> ClientEvents {
-        ClientEvents {
-            events: BroadcastStream::new(self.shared.events.subscribe()),
-        }
+        ClientEvents { events: BroadcastStream::new(self.shared.events.subscribe()) }
     }
 
     /// The same as [`Session::close`].
@@ -119,13 +111,7 @@ impl Client {
     pub async fn shutdown(self) {
         let (done, finished) = oneshot::channel();
         // If the driver is gone, the link is closed already.
-        if self
-            .shared
-            .requests
-            .send(Request::Shutdown(done))
-            .await
-            .is_ok()
-        {
+        if self.shared.requests.send(Request::Shutdown(done)).await.is_ok() {
             finished.await.ok();
         }
     }
@@ -135,10 +121,7 @@ impl Shared {
     /// Asks the engine. `None` if the client is closed.
     pub(crate) async fn ask(&self, command: Command) -> Option<Done> {
         let (answer, done) = oneshot::channel();
-        self.requests
-            .send(Request::Command(command, Answer::Done(answer)))
-            .await
-            .ok()?;
+        self.requests.send(Request::Command(command, Answer::Done(answer))).await.ok()?;
         done.await.ok()
     }
 }

@@ -42,11 +42,8 @@ impl ClientBuilder {
     /// # Errors
     /// If the secret is too short.
     pub fn shared_secret(self, secret: &str) -> Result<Self, SharedSecretError> {
-        let identity = Arc::new(SharedSecret::new(
-            &self.name.readable(),
-            secret,
-            &mut rand::rng(),
-        )?);
+        let identity =
+            Arc::new(SharedSecret::new(&self.name.readable(), secret, &mut rand::rng())?);
         Ok(self.identity(identity.clone(), identity))
     }
 
@@ -135,11 +132,7 @@ async fn first_link(
             break;
         }
     }
-    Err(ConnectError::Unreachable {
-        target: target.clone(),
-        tried_for,
-        reason,
-    })
+    Err(ConnectError::Unreachable { target: target.clone(), tried_for, reason })
 }
 
 /// An error with its causes, on one line.

@@ -89,10 +89,7 @@ pub(crate) struct Driver {
 
 enum LinkState {
     Up(LinkSender, Box<LinkReceiver>),
-    Dialling(
-        Pin<Box<dyn Future<Output = Result<Link, DialError>> + Send>>,
-        u32,
-    ),
+    Dialling(Pin<Box<dyn Future<Output = Result<Link, DialError>> + Send>>, u32),
 }
 
 impl Driver {
@@ -141,14 +138,8 @@ impl Driver {
     }
 
     fn now(&self) -> Now {
-        let unix = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
-        Now {
-            at: self.origin.elapsed(),
-            unix,
-        }
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        Now { at: self.origin.elapsed(), unix }
     }
 
     async fn run(mut self) {
@@ -283,9 +274,7 @@ impl Driver {
             Output::Session(info) => self.offer(info),
             Output::Event(id, event) => self.deliver(id, event),
             Output::IdentityMismatch(peer) => {
-                self.events
-                    .send(ClientEvent::IdentityMismatch { peer })
-                    .ok();
+                self.events.send(ClientEvent::IdentityMismatch { peer }).ok();
             }
         }
     }
@@ -327,20 +316,8 @@ impl Driver {
         let client = self.client.upgrade()?;
         let (events, queue_end) = mpsc::channel(QUEUE_EVENTS);
         let queue = Arc::new(Queue::default());
-        self.mailboxes.insert(
-            info.id,
-            Mailbox {
-                events,
-                queue: queue.clone(),
-            },
-        );
-        Some(Session::new(
-            client,
-            info,
-            queue_end,
-            queue,
-            self.signal.clone(),
-        ))
+        self.mailboxes.insert(info.id, Mailbox { events, queue: queue.clone() });
+        Some(Session::new(client, info, queue_end, queue, self.signal.clone()))
     }
 
     /// Somebody opened a session with us. Dropping the handle, where nobody takes

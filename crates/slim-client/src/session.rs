@@ -79,15 +79,7 @@ impl Session {
         queue: Arc<Queue>,
         signals: mpsc::UnboundedSender<Signal>,
     ) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                client,
-                info,
-                events: Mutex::new(events),
-                queue,
-                signals,
-            }),
-        }
+        Self { inner: Arc::new(Inner { client, info, events: Mutex::new(events), queue, signals }) }
     }
 
     /// The session's number, the same at all members.
@@ -108,10 +100,7 @@ impl Session {
     /// [`InviteError::NotModerator`], [`InviteError::NotGroup`] and
     /// [`InviteError::Closed`].
     pub async fn invite(&self, name: &Name) -> Result<Name, InviteError> {
-        let command = Command::Invite {
-            session: self.id(),
-            name: name.clone(),
-        };
+        let command = Command::Invite { session: self.id(), name: name.clone() };
         match self.inner.client.ask(command).await {
             Some(Done::Invited(result)) => result,
             _ => Err(InviteError::Closed),
@@ -124,10 +113,7 @@ impl Session {
     /// If it is not a member, or we may not. After [`RemoveError::Unconfirmed`] it is
     /// out nevertheless.
     pub async fn remove(&self, name: &Name) -> Result<(), RemoveError> {
-        let command = Command::Remove {
-            session: self.id(),
-            name: name.clone(),
-        };
+        let command = Command::Remove { session: self.id(), name: name.clone() };
         match self.inner.client.ask(command).await {
             Some(Done::Removed(result)) => result,
             _ => Err(RemoveError::Closed),
@@ -142,11 +128,7 @@ impl Session {
     /// If it is not sent.
     pub async fn publish(&self, payload: impl Into<Bytes>) -> Result<Delivery, PublishError> {
         let payload = payload.into();
-        self.publish_with(Outgoing {
-            payload,
-            ..Outgoing::default()
-        })
-        .await
+        self.publish_with(Outgoing { payload, ..Outgoing::default() }).await
     }
 
     /// Publishes with a type, metadata, or to one member.
@@ -154,16 +136,10 @@ impl Session {
     /// # Errors
     /// If it is not sent.
     pub async fn publish_with(&self, message: Outgoing) -> Result<Delivery, PublishError> {
-        let command = Command::Publish {
-            session: self.id(),
-            message,
-        };
+        let command = Command::Publish { session: self.id(), message };
         let (accepted, is_accepted) = oneshot::channel();
         let (done, outcome) = oneshot::channel();
-        let answer = Answer::Published {
-            accepted: Some(accepted),
-            done,
-        };
+        let answer = Answer::Published { accepted: Some(accepted), done };
         let request = Request::Command(command, answer);
         let delivery = Delivery { outcome };
         if self.inner.client.requests.send(request).await.is_err() {
@@ -180,20 +156,12 @@ impl Session {
 
     /// Everybody who is in, ourselves included; nobody if the session is over.
     pub async fn members(&self) -> Vec<Member> {
-        self.state()
-            .await
-            .map(|state| state.members)
-            .unwrap_or_default()
+        self.state().await.map(|state| state.members).unwrap_or_default()
     }
 
     /// Who is in, and where the encryption stands. `None` if the session is over.
     pub async fn state(&self) -> Option<SessionState> {
-        match self
-            .inner
-            .client
-            .ask(Command::State { session: self.id() })
-            .await
-        {
+        match self.inner.client.ask(Command::State { session: self.id() }).await {
             Some(Done::State(state)) => state,
             _ => None,
         }
@@ -223,20 +191,14 @@ impl Session {
 
     /// Resolves when every message published so far has its outcome.
     pub async fn flush(&self) {
-        self.inner
-            .client
-            .ask(Command::Flush { session: self.id() })
-            .await;
+        self.inner.client.ask(Command::Flush { session: self.id() }).await;
     }
 
     /// Leaves the session; if we moderate it, closes it for all. Resolves when the
     /// others have confirmed, or did not within a few seconds. What is still on its
     /// way is reported as lost: [`flush`](Self::flush) first to avoid that.
     pub async fn close(&self) {
-        self.inner
-            .client
-            .ask(Command::Close { session: self.id() })
-            .await;
+        self.inner.client.ask(Command::Close { session: self.id() }).await;
     }
 }
 
