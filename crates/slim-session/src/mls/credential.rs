@@ -35,6 +35,9 @@ pub(super) struct Leaf {
 /// The members of one epoch.
 pub(super) type Leaves = BTreeMap<LeafNodeIndex, Leaf>;
 
+/// The leaves a commit brings or renews, with their signature keys.
+pub(super) type Entered = Vec<(Vec<u8>, Leaf)>;
+
 impl Vetting<'_> {
     /// Reads a credential and checks that it is made out to the key of its leaf.
     pub(super) fn leaf(

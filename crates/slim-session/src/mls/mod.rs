@@ -27,6 +27,7 @@ mod commit;
 mod credential;
 mod group;
 mod joiner;
+mod process;
 mod provider;
 mod storage;
 #[cfg(test)]
@@ -38,10 +39,11 @@ use openmls::prelude::{
 };
 
 pub(crate) use self::{
-    commit::{AddCommit, CommitError, Effect, KeyPackageError, ProcessError},
+    commit::{AddCommit, CommitError, KeyPackageError},
     credential::{CredentialError, Vetting},
     group::{CreateError, DecryptError, Decrypted, EncryptError, Group},
     joiner::{JoinError, Joiner, KeyPackageRefused},
+    process::{Effect, ProcessError},
 };
 
 const CIPHER_SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256;

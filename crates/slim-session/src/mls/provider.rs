@@ -2,6 +2,8 @@
 //!
 //! Only one cipher suite is spoken, so only its algorithms are here.
 
+use std::fmt;
+
 use openmls::prelude::tls_codec::SecretVLBytes;
 use openmls_rust_crypto::RustCrypto;
 use openmls_traits::{
@@ -64,9 +66,16 @@ impl Signer for LeafSigner {
 /// The algorithms of the one cipher suite.
 ///
 /// HPKE stays with RustCrypto: *ring* does not take a Diffie-Hellman key that is given.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Crypto {
+    /// Also the source of random numbers, seeded by the operating system.
     rust_crypto: RustCrypto,
+}
+
+impl fmt::Debug for Crypto {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Crypto")
+    }
 }
 
 fn only_sha256(hash: HashType) -> Result<(), CryptoError> {
