@@ -1,14 +1,52 @@
 //! The accepting side: listeners in, negotiated links out.
 
-use std::future::Future;
+use std::convert::Infallible;
+use std::future::{Ready, pending, poll_fn, ready};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use slim_proto::ConnectionType;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Frame;
+use slim_proto::{ConnectionType, LinkNegotiation, Message};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tonic::transport::Server;
+use tower_service::Service;
+use tracing::warn;
 
-use crate::{DEFAULT_QUEUE_BYTES, FrameReader, Outbound};
+use crate::handshake::{self, Negotiated, NegotiationError, Secrets};
+use crate::listen::{Connection, Incoming, OpenLink, dropped};
+use crate::outbound::{OutboundBody, Queue};
+use crate::reader::{Inbound, MessageReader};
+use crate::{CloseReason, DEFAULT_QUEUE_BYTES, FrameReader, Outbound, grpc};
+
+/// How long a closed link may take to be sent and read to its end, before its
+/// connection is cut.
+pub const LINGER: Duration = Duration::from_secs(5);
+
+/// What a link may receive before its reader takes it, in bytes.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+
+/// The same for all links of a connection together: one that is not read leaves
+/// room for others.
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// Links per connection.
+const MAX_STREAMS: u32 = 100;
+
+/// Time between two signs of life from a connection, and how long each may take.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(120);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long cutting everything may take.
+const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How links are accepted.
 #[derive(Clone, Debug)]
@@ -60,6 +98,20 @@ pub struct LinkInfo {
     pub has_mac: bool,
 }
 
+impl LinkInfo {
+    pub(crate) fn new(peer: LinkNegotiation, peer_addr: SocketAddr, has_mac: bool) -> Self {
+        Self {
+            link_id: peer.link_id,
+            node_id: peer.node_id,
+            deployment_name: peer.deployment_name,
+            slim_version: peer.slim_version,
+            connection_type: peer.connection_type,
+            peer_addr,
+            has_mac,
+        }
+    }
+}
+
 /// A link whose negotiation has succeeded.
 #[derive(Debug)]
 pub struct AcceptedLink {
@@ -84,7 +136,6 @@ pub struct AcceptedLink {
 /// # Errors
 /// If the server ends before `shutdown`. Failures of single connections are no
 /// errors: they cost that connection only.
-#[expect(clippy::unused_async, reason = "signature first")]
 pub async fn serve<F, Fut>(
     listeners: Vec<TcpListener>,
     config: AcceptConfig,
@@ -95,6 +146,228 @@ where
     F: Fn(AcceptedLink) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
-    drop((listeners, config, on_link, shutdown));
-    Ok(())
+    let (cut_all, cut) = watch::channel(());
+    let (listening, listens) = watch::channel(());
+    let drain_timeout = config.drain_timeout;
+    let incoming = Incoming::new(listeners, shutdown, config.negotiation_timeout, listening, cut);
+    let tasks = LinkTasks::default();
+    let service = OpenChannel {
+        shared: Arc::new(Shared {
+            config,
+            on_link,
+            listens: listens.clone(),
+            tasks: Arc::clone(&tasks.0),
+        }),
+    };
+    // The shutdown is the end of `incoming`. This one never comes, but without it
+    // tonic would not wait for its connections.
+    let server = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .serve_with_incoming_shutdown(service, incoming, pending::<()>());
+
+    let mut listens = listens;
+    let mut finished = pin!(async {
+        let result = server.await.map_err(io::Error::other);
+        tasks.finished().await;
+        result
+    });
+    tokio::select! {
+        result = &mut finished => return result,
+        () = dropped(&mut listens) => {}
+    }
+    if let Ok(result) = timeout(drain_timeout, &mut finished).await {
+        return result;
+    }
+    warn!("links did not end in time and are cut");
+    drop(cut_all);
+    tasks.abort();
+    // What is left now is a matter of scheduling.
+    timeout(CUT_TIMEOUT, finished).await.unwrap_or(Ok(()))
+}
+
+/// One task per link. Dropping this aborts them.
+#[derive(Default)]
+struct LinkTasks(Arc<Mutex<JoinSet<()>>>);
+
+impl LinkTasks {
+    async fn finished(&self) {
+        while poll_fn(|cx| lock(&self.0).poll_join_next(cx)).await.is_some() {}
+    }
+
+    fn abort(&self) {
+        lock(&self.0).abort_all();
+    }
+}
+
+impl Drop for LinkTasks {
+    fn drop(&mut self) {
+        self.abort();
+    }
+}
+
+fn lock(tasks: &Mutex<JoinSet<()>>) -> MutexGuard<'_, JoinSet<()>> {
+    tasks.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The gRPC service, mounted on tonic's server without its codec: each of its
+/// requests is a link.
+struct OpenChannel<F> {
+    shared: Arc<Shared<F>>,
+}
+
+struct Shared<F> {
+    config: AcceptConfig,
+    on_link: F,
+    /// Its sender is dropped when the listeners are closed.
+    listens: watch::Receiver<()>,
+    tasks: Arc<Mutex<JoinSet<()>>>,
+}
+
+impl<F> Clone for OpenChannel<F> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<F, Fut> Service<Request<tonic::body::Body>> for OpenChannel<F>
+where
+    F: Fn(AcceptedLink) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Answers at once: a dialler sends nothing before it has seen the headers.
+    fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
+        let connection = request.extensions().get::<Arc<Connection>>().cloned();
+        let body = match connection {
+            Some(connection) if request.uri().path() == grpc::PATH => {
+                let queue = Queue::new(self.shared.config.queue_bytes);
+                let link = run_link(
+                    Arc::clone(&self.shared),
+                    connection.peer_addr,
+                    connection.open_link(),
+                    Inbound::Request(request.into_body()),
+                    Arc::clone(&queue),
+                );
+                let mut tasks = lock(&self.shared.tasks);
+                // Those that have ended are of no interest.
+                while tasks.try_join_next().is_some() {}
+                tasks.spawn(link);
+                ResponseBody::Link(OutboundBody::response(queue))
+            }
+            _ => ResponseBody::None,
+        };
+        let mut response = Response::new(body);
+        *response.headers_mut() = grpc::response_headers();
+        if matches!(response.body(), ResponseBody::None) {
+            grpc::unimplemented(response.headers_mut());
+        }
+        ready(Ok(response))
+    }
+}
+
+/// The life of one link, from the opening of its stream to its end.
+async fn run_link<F, Fut>(
+    shared: Arc<Shared<F>>,
+    peer_addr: SocketAddr,
+    open_link: OpenLink,
+    inbound: Inbound,
+    queue: Arc<Queue>,
+) where
+    F: Fn(AcceptedLink) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    // However this ends, the stream does too: others may hold its queue.
+    let closes = CloseOnDrop(Arc::clone(&queue));
+    let config = &shared.config;
+    let messages = MessageReader::new(inbound, Some(Arc::clone(&queue)));
+    let negotiated =
+        timeout(config.negotiation_timeout, negotiate(config, peer_addr, messages, &queue));
+    match negotiated.await {
+        Ok(Ok(link)) => {
+            let mut listens = shared.listens.clone();
+            let mut served = pin!((shared.on_link)(link));
+            tokio::select! {
+                () = &mut served => {}
+                () = dropped(&mut listens) => {
+                    queue.close(CloseReason::Done);
+                    served.await;
+                }
+            }
+        }
+        Ok(Err(error)) => warn!(%peer_addr, %error, "link refused"),
+        Err(_) => warn!(%peer_addr, "link refused: no negotiation in time"),
+    }
+    drop(closes);
+    if timeout(LINGER, queue.body_gone()).await.is_err() {
+        // The peer does not even read the end.
+        open_link.cut();
+    }
+}
+
+struct CloseOnDrop(Arc<Queue>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close(CloseReason::Done);
+    }
+}
+
+async fn negotiate(
+    config: &AcceptConfig,
+    peer_addr: SocketAddr,
+    mut messages: MessageReader,
+    queue: &Arc<Queue>,
+) -> Result<AcceptedLink, NegotiationError> {
+    let first = messages.negotiation().await?;
+    let secrets = Secrets::generate();
+    let require_mac = config.require_header_mac;
+    let (reply, negotiated) = handshake::accept(first, &config.node_id, require_mac, &secrets)?;
+    // Nothing is queued yet, so it has room, unless the peer is gone again.
+    queue.push_control(&Message::Link(reply).encode()).map_err(|_| NegotiationError::Ended)?;
+    queue.wake_writer();
+    let Negotiated { peer, key } = negotiated;
+    Ok(AcceptedLink {
+        info: LinkInfo::new(peer, peer_addr, key.is_some()),
+        frames: FrameReader::new(messages, key.clone(), require_mac),
+        outbound: Outbound::new(Arc::clone(queue), key),
+    })
+}
+
+/// A link, or nothing.
+enum ResponseBody {
+    Link(OutboundBody),
+    None,
+}
+
+impl http_body::Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Self::Link(body) => Pin::new(body).poll_frame(cx),
+            Self::None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Link(body) => body.is_end_stream(),
+            Self::None => true,
+        }
+    }
 }

@@ -3,24 +3,70 @@
 use std::fmt;
 use std::io;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use slim_proto::ConnectionType;
+use http::uri::Authority;
+use http::{Request, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use slim_proto::{ConnectionType, Message};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::{DEFAULT_QUEUE_BYTES, Link};
+use crate::handshake::{self, Negotiated, NegotiationError, Secrets};
+use crate::outbound::{OutboundBody, Queue};
+use crate::reader::{Inbound, MessageReader, with_causes};
+use crate::socket::Socket;
+use crate::{
+    DEFAULT_QUEUE_BYTES, FrameReader, LINGER, Link, LinkInfo, LinkReceiver, LinkSender, Outbound,
+    grpc,
+};
+
+/// What the link may receive before its reader takes it, in bytes, and the same for
+/// its connection.
+const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 5 * 1024 * 1024;
+
+/// Time between two signs of life from the node, and how long each may take. Until
+/// both have passed, a node that is gone without a word looks like a quiet one.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Where a node listens: `host:port` or `http://host:port`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
+    /// An IPv6 address is in brackets.
     host: String,
     port: u16,
+}
+
+impl Target {
+    /// The host without brackets, as a resolver takes it.
+    fn host(&self) -> &str {
+        self.host.trim_start_matches('[').trim_end_matches(']')
+    }
 }
 
 impl FromStr for Target {
     type Err = TargetError;
 
     fn from_str(text: &str) -> Result<Self, TargetError> {
-        Err(TargetError::Malformed(text.to_owned()))
+        let malformed = || TargetError::Malformed(text.to_owned());
+        let authority = match text.split_once("://") {
+            None => text,
+            Some(("http", authority)) => authority.strip_suffix('/').unwrap_or(authority),
+            Some(("https", _)) => return Err(TargetError::Tls(text.to_owned())),
+            Some(_) => return Err(TargetError::Scheme(text.to_owned())),
+        };
+        let authority: Authority = authority.parse().map_err(|_| malformed())?;
+        let port = authority.port_u16().filter(|port| *port != 0);
+        if authority.as_str().contains('@') || authority.host().is_empty() {
+            return Err(malformed());
+        }
+        Ok(Self { host: authority.host().to_owned(), port: port.ok_or_else(malformed)? })
     }
 }
 
@@ -86,10 +132,104 @@ impl Default for DialConfig {
 /// # Errors
 /// See [`DialError`]; [`DialError::is_unreachable`] tells whether trying again later
 /// is the thing to do.
-#[expect(clippy::unused_async, reason = "signature first")]
 pub async fn dial(target: &Target, config: &DialConfig) -> Result<Link, DialError> {
-    let _ = (target, config);
-    Err(DialError::Timeout(DialStage::Connect))
+    let connecting = TcpStream::connect((target.host(), target.port));
+    let tcp = timeout(config.connect_timeout, connecting)
+        .await
+        .map_err(|_| DialError::Timeout(DialStage::Connect))?
+        .map_err(DialError::Unreachable)?;
+    let peer_addr = tcp.peer_addr().map_err(DialError::Unreachable)?;
+    if tcp.local_addr().is_ok_and(|local| local == peer_addr) {
+        return Err(DialError::SelfConnection);
+    }
+
+    let deadline = Instant::now() + config.negotiation_timeout;
+    let queue = Queue::new(config.queue_bytes);
+    let (connection, body) = timeout_at(deadline, open(target, tcp, &queue))
+        .await
+        .map_err(|_| DialError::Timeout(DialStage::Open))??;
+    let (messages, negotiated) = timeout_at(deadline, negotiate(config, body, &queue))
+        .await
+        .map_err(|_| DialError::Timeout(DialStage::Negotiate))?
+        .map_err(DialError::Negotiation)?;
+
+    let Negotiated { peer, key } = negotiated;
+    Ok(Link {
+        info: LinkInfo::new(peer, peer_addr, key.is_some()),
+        receiver: LinkReceiver::new(
+            FrameReader::new(messages, key.clone(), config.require_header_mac),
+            connection,
+        ),
+        sender: LinkSender::new(Outbound::new(Arc::clone(&queue), key), queue),
+    })
+}
+
+/// Opens the stream: HTTP/2, then the response headers. Also returns what keeps the
+/// connection.
+async fn open(
+    target: &Target,
+    tcp: TcpStream,
+    queue: &Arc<Queue>,
+) -> Result<(oneshot::Sender<()>, Incoming), DialError> {
+    let broken = |error: hyper::Error| DialError::Broken {
+        stage: DialStage::Open,
+        cause: with_causes(&error),
+    };
+    let (mut requests, mut driver) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .handshake(TokioIo::new(Socket::new(tcp)))
+        .await
+        .map_err(broken)?;
+    let (connection, dropped) = oneshot::channel();
+    tokio::spawn(async move {
+        tokio::select! {
+            // An end, good or bad, is what the streams report.
+            _ = &mut driver => return,
+            _ = dropped => {}
+        }
+        // Says goodbye, if the peer reads.
+        timeout(LINGER, driver).await.ok();
+    });
+
+    let request = Request::post(format!("{target}{}", grpc::PATH))
+        .header(header::CONTENT_TYPE, grpc::CONTENT_TYPE)
+        .header(header::TE, "trailers")
+        .header(header::USER_AGENT, concat!("slim-link/", env!("CARGO_PKG_VERSION")))
+        .body(OutboundBody::request(Arc::clone(queue)))
+        .map_err(|error| DialError::Broken { stage: DialStage::Open, cause: error.to_string() })?;
+    let response = requests.send_request(request).await.map_err(broken)?;
+    let (head, body) = response.into_parts();
+    let status = grpc::status(&head.headers);
+    if head.status != StatusCode::OK || status.is_some() {
+        let (grpc, message) = status.unzip();
+        return Err(DialError::Refused {
+            http: head.status.as_u16(),
+            grpc,
+            message: message.unwrap_or_default(),
+        });
+    }
+    Ok((connection, body))
+}
+
+async fn negotiate(
+    config: &DialConfig,
+    body: Incoming,
+    queue: &Arc<Queue>,
+) -> Result<(MessageReader, Negotiated), NegotiationError> {
+    let secrets = Secrets::generate();
+    let request =
+        handshake::request(&config.link_id, &config.node_id, config.connection_type, &secrets);
+    queue.push_control(&Message::Link(request).encode()).map_err(|_| NegotiationError::Ended)?;
+    queue.wake_writer();
+    let mut messages = MessageReader::new(Inbound::Response(body), None);
+    let answer = messages.negotiation().await?;
+    let negotiated =
+        handshake::finish(answer, &config.link_id, config.require_header_mac, &secrets)?;
+    Ok((messages, negotiated))
 }
 
 /// How far a dialler had come.
@@ -158,13 +298,4 @@ impl DialError {
             Self::Unreachable(_) | Self::SelfConnection | Self::Timeout(DialStage::Connect)
         )
     }
-}
-
-/// What is wrong with the peer's negotiation.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum NegotiationError {
-    /// The peer ended the stream.
-    #[error("ended by the peer")]
-    Ended,
 }

@@ -16,12 +16,18 @@
 
 mod accept;
 mod dial;
+mod grpc;
+mod handshake;
 mod link;
+mod listen;
+mod mac;
 mod outbound;
 mod reader;
+mod socket;
 
-pub use accept::{AcceptConfig, AcceptedLink, LinkInfo, serve};
-pub use dial::{DialConfig, DialError, DialStage, NegotiationError, Target, TargetError, dial};
+pub use accept::{AcceptConfig, AcceptedLink, LINGER, LinkInfo, serve};
+pub use dial::{DialConfig, DialError, DialStage, Target, TargetError, dial};
+pub use handshake::{MAX_ID_LEN, NegotiationError};
 pub use link::{Link, LinkReceiver, LinkSender, SendError};
 pub use outbound::{
     CONTROL_QUEUE_BYTES, CloseReason, DEFAULT_QUEUE_BYTES, Outbound, PIECE_LEN, PushError, Shed,

@@ -1,15 +1,21 @@
 //! A dialled link: typed messages in both directions.
 
-use slim_proto::Message;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
 
-use crate::{Drops, LinkEnd, LinkInfo};
+use slim_proto::{Frame, MAX_MESSAGE_LEN, Message, RoutedFrame, Undeliverable};
+use tokio::sync::oneshot;
+
+use crate::outbound::Queue;
+use crate::{CloseReason, Drops, FrameReader, LinkEnd, LinkInfo, Outbound, PushError};
 
 /// A negotiated link.
 #[derive(Debug)]
 pub struct Link {
-    info: LinkInfo,
-    sender: LinkSender,
-    receiver: LinkReceiver,
+    pub(crate) info: LinkInfo,
+    pub(crate) sender: LinkSender,
+    pub(crate) receiver: LinkReceiver,
 }
 
 impl Link {
@@ -26,10 +32,26 @@ impl Link {
 
 /// The sending half. Clones are cheap; when the last is dropped, what is queued
 /// is sent and the stream ends.
-#[derive(Clone, Debug)]
-pub struct LinkSender {}
+#[derive(Clone)]
+pub struct LinkSender {
+    outbound: Outbound,
+    queue: Arc<CloseOnDrop>,
+}
+
+/// Closes the queue with the last sender.
+struct CloseOnDrop(Arc<Queue>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close(CloseReason::Done);
+    }
+}
 
 impl LinkSender {
+    pub(crate) fn new(outbound: Outbound, queue: Arc<Queue>) -> Self {
+        Self { outbound, queue: Arc::new(CloseOnDrop(queue)) }
+    }
+
     /// Signs and queues a message. Waits while the queue
     /// ([`DialConfig::queue_bytes`](crate::DialConfig::queue_bytes)) is full, which
     /// lasts as long as the peer does not read. Cancel safe: a message is queued
@@ -38,8 +60,13 @@ impl LinkSender {
     /// # Errors
     /// [`SendError::TooLarge`] or [`SendError::Closed`].
     pub async fn send(&self, message: &Message) -> Result<(), SendError> {
-        let _ = message;
-        std::future::pending().await
+        let frame = encoded(message)?;
+        loop {
+            match self.push(&frame) {
+                Err(SendError::Full) => self.outbound.space().await,
+                result => return result,
+            }
+        }
     }
 
     /// Like [`Self::send`] for callers that cannot wait.
@@ -47,44 +74,96 @@ impl LinkSender {
     /// # Errors
     /// See [`SendError`]; the message is not queued then.
     pub fn try_send(&self, message: &Message) -> Result<(), SendError> {
-        let _ = (self, message);
-        Err(SendError::Closed)
+        self.push(&encoded(message)?)
+    }
+
+    fn push(&self, frame: &Frame) -> Result<(), SendError> {
+        match frame.routed().map(RoutedFrame::originate) {
+            Some(Ok(outgoing)) => self.outbound.try_push(&outgoing)?,
+            Some(Err(Undeliverable::TooLarge(len))) => return Err(SendError::TooLarge(len)),
+            Some(Err(Undeliverable::TtlExpired)) => unreachable!("only a hop counts"),
+            // No header, no MAC.
+            None => self.queue.0.push_plain(frame.bytes())?,
+        }
+        self.outbound.wake();
+        Ok(())
     }
 
     /// Takes nothing more, sends what is queued and ends the stream. To be sure
     /// that all has left, receive until the end afterwards.
     pub fn close(&self) {
-        let _ = self;
+        self.outbound.close(CloseReason::Done);
     }
 }
 
-/// The receiving half. Dropping it ends the link.
-#[derive(Debug)]
+impl fmt::Debug for LinkSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LinkSender").field("outbound", &self.outbound).finish_non_exhaustive()
+    }
+}
+
+/// The message as it goes out, but for its MAC.
+fn encoded(message: &Message) -> Result<Frame, SendError> {
+    let bytes = message.encode();
+    if bytes.len() > MAX_MESSAGE_LEN {
+        return Err(SendError::TooLarge(bytes.len()));
+    }
+    Ok(Frame::parse(bytes).expect("an encoded message is a frame"))
+}
+
+/// The receiving half. Dropping it ends the link, soon even where the node does
+/// not read any more.
 pub struct LinkReceiver {
-    drops: Drops,
+    frames: FrameReader,
+    batch: VecDeque<Frame>,
+    /// The connection's task ends the connection when this is dropped.
+    _connection: oneshot::Sender<()>,
 }
 
 impl LinkReceiver {
+    pub(crate) fn new(frames: FrameReader, connection: oneshot::Sender<()>) -> Self {
+        Self { frames, batch: VecDeque::new(), _connection: connection }
+    }
+
     /// The next message. What fails its checks is counted and skipped. Does not
     /// wait if something is already there. Cancel safe.
     ///
     /// # Errors
     /// If the link has ended; what came before the end has been handed out.
     pub async fn recv(&mut self) -> Result<Message, LinkEnd> {
-        std::future::pending().await
+        loop {
+            while let Some(frame) = self.batch.pop_front() {
+                match Message::decode(frame.bytes().clone()) {
+                    Ok(message) => return Ok(message),
+                    Err(_) => self.frames.count_malformed(),
+                }
+            }
+            let mut batch = Vec::from(std::mem::take(&mut self.batch));
+            self.frames.read_batch(&mut batch).await?;
+            self.batch = batch.into();
+        }
     }
 
     /// What was dropped so far.
     pub fn drops(&self) -> Drops {
-        self.drops
+        self.frames.drops()
+    }
+}
+
+impl fmt::Debug for LinkReceiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LinkReceiver")
+            .field("frames", &self.frames)
+            .field("waiting", &self.batch.len())
+            .finish_non_exhaustive()
     }
 }
 
 /// A message was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// Encoded it has this many bytes, and receivers accept no more than
-    /// [`slim_proto::MAX_MESSAGE_LEN`]. Nothing was sent, the link is unharmed.
+    /// With its MAC it has this many bytes, and receivers accept no more than
+    /// [`MAX_MESSAGE_LEN`]. Nothing was sent, the link is unharmed.
     #[error("message of {0} bytes is too large")]
     TooLarge(usize),
     /// The queue is full ([`LinkSender::try_send`] only).
@@ -93,4 +172,13 @@ pub enum SendError {
     /// The link is closed.
     #[error("link is closed")]
     Closed,
+}
+
+impl From<PushError> for SendError {
+    fn from(error: PushError) -> Self {
+        match error {
+            PushError::Full => Self::Full,
+            PushError::Closed => Self::Closed,
+        }
+    }
 }

@@ -1,6 +1,20 @@
 //! What arrives on a link: cut into messages, verified, in batches.
 
-use slim_proto::Frame;
+use std::error::Error;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::Body as _;
+use hyper::body::Incoming;
+use slim_proto::{Frame, Message, RoutedFrame};
+
+use crate::NegotiationError;
+use crate::grpc::{self, Deframer};
+use crate::mac::LinkKey;
+use crate::outbound::Queue;
 
 /// Frames that one [`FrameReader::read_batch`] hands out at most.
 pub const MAX_BATCH_FRAMES: usize = 256;
@@ -9,10 +23,15 @@ pub const MAX_BATCH_FRAMES: usize = 256;
 /// exceeds it by one message at most.
 pub const MAX_BATCH_BYTES: usize = 256 * 1024;
 
-/// The receiving half of an accepted link.
-#[derive(Debug)]
+/// The receiving half of a link.
 pub struct FrameReader {
+    messages: MessageReader,
+    key: Option<LinkKey>,
+    /// Whether there is nothing without a MAC.
+    require_mac: bool,
     drops: Drops,
+    /// Memory for [`LinkKey::verify`].
+    scratch: Vec<u8>,
 }
 
 /// What a reader has dropped since the link began. The link goes on after each.
@@ -26,6 +45,16 @@ pub struct Drops {
 }
 
 impl FrameReader {
+    /// A reader of what follows the negotiation.
+    pub(crate) fn new(
+        mut messages: MessageReader,
+        key: Option<LinkKey>,
+        require_mac: bool,
+    ) -> Self {
+        messages.deframer.lift_limit();
+        Self { messages, key, require_mac, drops: Drops::default(), scratch: Vec::new() }
+    }
+
     /// Waits for a frame, then appends it and everything else that is there without
     /// waiting, up to [`MAX_BATCH_FRAMES`] and [`MAX_BATCH_BYTES`], to `batch`. What
     /// fails its checks is counted and skipped.
@@ -35,13 +64,83 @@ impl FrameReader {
     /// # Errors
     /// If the link has ended; frames that came before the end have been handed out.
     pub async fn read_batch(&mut self, batch: &mut Vec<Frame>) -> Result<(), LinkEnd> {
-        batch.clear();
-        std::future::pending().await
+        poll_fn(|cx| self.poll_read_batch(cx, batch)).await
+    }
+
+    fn poll_read_batch(
+        &mut self,
+        cx: &mut Context<'_>,
+        batch: &mut Vec<Frame>,
+    ) -> Poll<Result<(), LinkEnd>> {
+        let (mut frames, mut bytes) = (0, 0);
+        let before = batch.len();
+        while frames < MAX_BATCH_FRAMES && bytes < MAX_BATCH_BYTES {
+            match self.messages.poll_next(cx) {
+                Poll::Ready(Ok(message)) => {
+                    // What is dropped costs time too.
+                    frames += 1;
+                    bytes += message.len();
+                    if let Some(frame) = self.check(message) {
+                        batch.push(frame);
+                    }
+                }
+                // An end stays, so the next call finds it.
+                Poll::Pending | Poll::Ready(Err(_)) if batch.len() > before => break,
+                Poll::Ready(Err(end)) => return Poll::Ready(Err(end)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        if batch.len() == before {
+            // All of it was dropped. Let others run before reading on.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn check(&mut self, message: Bytes) -> Option<Frame> {
+        let Ok(frame) = Frame::parse(message) else {
+            self.drops.malformed += 1;
+            return None;
+        };
+        let passes = match &frame {
+            Frame::Link(_) | Frame::SubscriptionAck(_) => true,
+            Frame::Publish(routed) => self.passes(routed, false),
+            Frame::Subscribe(routed) | Frame::Unsubscribe(routed) => self.passes(routed, true),
+        };
+        if !passes {
+            self.drops.bad_mac += 1;
+            return None;
+        }
+        Some(frame)
+    }
+
+    /// Whether the frame may have come from the peer, as far as the link can tell.
+    /// Where no MAC is required, a subscription may come without one.
+    fn passes(&mut self, frame: &RoutedFrame, is_subscription: bool) -> bool {
+        match (&self.key, frame.mac()) {
+            (Some(_), None) => is_subscription && !self.require_mac,
+            (Some(key), Some(_)) => key.verify(frame, &mut self.scratch),
+            (None, mac) => !self.require_mac && (is_subscription || mac.is_none()),
+        }
     }
 
     /// What was dropped so far.
     pub fn drops(&self) -> Drops {
         self.drops
+    }
+
+    pub(crate) fn count_malformed(&mut self) {
+        self.drops.malformed += 1;
+    }
+}
+
+impl std::fmt::Debug for FrameReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FrameReader")
+            .field("has_mac", &self.key.is_some())
+            .field("drops", &self.drops)
+            .finish_non_exhaustive()
     }
 }
 
@@ -75,4 +174,118 @@ pub enum LinkEnd {
     /// What arrives is not gRPC framing without compression.
     #[error("not an uncompressed gRPC message")]
     BadFraming,
+}
+
+/// Where the bytes come from.
+pub(crate) enum Inbound {
+    /// The request that opened an accepted link.
+    Request(tonic::body::Body),
+    /// The response that answered a dialled link.
+    Response(Incoming),
+}
+
+impl Inbound {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, String>>> {
+        match self {
+            Self::Request(body) => {
+                Pin::new(body).poll_frame(cx).map_err(|status| with_causes(&status))
+            }
+            Self::Response(body) => {
+                Pin::new(body).poll_frame(cx).map_err(|error| with_causes(&error))
+            }
+        }
+    }
+}
+
+/// The text of an error that is only for people.
+pub(crate) fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Reads whole messages until the stream ends.
+pub(crate) struct MessageReader {
+    body: Inbound,
+    deframer: Deframer,
+    /// An accepted link ends for its reader when somebody closes it; a dialled one
+    /// is read until the node has ended it.
+    ends_with: Option<Arc<Queue>>,
+    end: Option<LinkEnd>,
+}
+
+impl MessageReader {
+    /// Reads a negotiation, which is short; see [`Deframer::new`].
+    pub(crate) fn new(body: Inbound, ends_with: Option<Arc<Queue>>) -> Self {
+        Self { body, deframer: Deframer::new(), ends_with, end: None }
+    }
+
+    /// The next message. An error stays.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, LinkEnd>> {
+        // A peer that never stops sending must not keep a closed link going.
+        let closed = |queue: &Arc<Queue>| queue.is_closed() && queue.is_closed_here();
+        if self.ends_with.as_ref().is_some_and(closed) {
+            return Poll::Ready(Err(LinkEnd::ClosedHere));
+        }
+        if self.end.is_none() {
+            match ready!(self.poll_open(cx)) {
+                Ok(message) => return Poll::Ready(Ok(message)),
+                Err(end) => self.end = Some(end),
+            }
+        }
+        let end = self.end.clone().unwrap_or(LinkEnd::Ended);
+        Poll::Ready(Err(end))
+    }
+
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, LinkEnd>> {
+        loop {
+            if let Some(message) = self.deframer.next()? {
+                return Poll::Ready(Ok(message));
+            }
+            let frame = match self.body.poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => frame,
+                Poll::Ready(Some(Err(text))) => return Poll::Ready(Err(LinkEnd::Lost(text))),
+                Poll::Ready(None) => {
+                    let complete = self.deframer.is_between_messages();
+                    let end = if complete { LinkEnd::Ended } else { LinkEnd::BadFraming };
+                    return Poll::Ready(Err(end));
+                }
+                Poll::Pending => {
+                    let Some(queue) = &self.ends_with else {
+                        return Poll::Pending;
+                    };
+                    ready!(queue.poll_closed(cx));
+                    return Poll::Ready(Err(if queue.is_closed_here() {
+                        LinkEnd::ClosedHere
+                    } else {
+                        LinkEnd::Lost("the stream is gone".to_owned())
+                    }));
+                }
+            };
+            match frame.into_data() {
+                Ok(chunk) => self.deframer.push(chunk),
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    return Poll::Ready(Err(grpc::end_of(&trailers)));
+                }
+            }
+        }
+    }
+
+    /// The message that has to be the peer's negotiation.
+    pub(crate) async fn negotiation(&mut self) -> Result<Message, NegotiationError> {
+        match poll_fn(|cx| self.poll_next(cx)).await {
+            Ok(message) => Message::decode(message).map_err(|_| NegotiationError::NotANegotiation),
+            Err(LinkEnd::Ended) => Err(NegotiationError::Ended),
+            Err(end) => Err(NegotiationError::Stream(end.to_string())),
+        }
+    }
 }
