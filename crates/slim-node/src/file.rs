@@ -85,9 +85,7 @@ fn replace_references(
             replace_references(&format!("{path}[{index}]"), value, resolve)
         }),
         Value::String(text) => {
-            let Some(inner) = text
-                .strip_prefix("${")
-                .and_then(|text| text.strip_suffix('}'))
+            let Some(inner) = text.strip_prefix("${").and_then(|text| text.strip_suffix('}'))
             else {
                 return Ok(());
             };
@@ -117,10 +115,7 @@ fn read_tracing(mut section: Section, config: &mut FileConfig) -> Result<(), Con
 }
 
 fn read_runtime(mut section: Section, config: &mut FileConfig) -> Result<(), ConfigError> {
-    config.worker_threads = section
-        .number("n_cores")?
-        .filter(|n| *n > 0)
-        .map(|n| n as usize);
+    config.worker_threads = section.number("n_cores")?.filter(|n| *n > 0).map(|n| n as usize);
     config.thread_name = section.text("thread_name")?;
     config.drain_timeout = section.duration("drain_timeout")?;
     section.deny_rest()
@@ -135,10 +130,7 @@ fn read_services(mut services: Section, config: &mut FileConfig) -> Result<(), C
         });
     };
     let is_name = |name: &str| {
-        !name.is_empty()
-            && name
-                .bytes()
-                .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+        !name.is_empty() && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
     };
     if !key.strip_prefix("slim/").is_some_and(is_name) {
         return Err(services.unsupported(key, "expected slim/ and a name of a-z, 0-9 and -"));
@@ -168,10 +160,7 @@ fn read_dataplane(mut section: Section, config: &mut FileConfig) -> Result<(), C
         server.ignore_rest(&mut config.ignored);
     }
     section.refuse("clients", "links to other nodes are not supported yet")?;
-    section.refuse(
-        "outbound_clients",
-        "links to other nodes are not supported yet",
-    )?;
+    section.refuse("outbound_clients", "links to other nodes are not supported yet")?;
     if section.flag("enforce_pqc")? == Some(true) {
         return Err(section.unsupported("enforce_pqc", "enforcing it is not supported yet"));
     }
@@ -179,13 +168,9 @@ fn read_dataplane(mut section: Section, config: &mut FileConfig) -> Result<(), C
 }
 
 fn read_server(server: &mut Section, config: &mut FileConfig) -> Result<(), ConfigError> {
-    let listen = server.parsed(
-        "endpoint",
-        "a numeric address and a port, such as 127.0.0.1:46357",
-    )?;
-    config
-        .listen
-        .push(listen.ok_or_else(|| server.unsupported("endpoint", "required"))?);
+    let listen =
+        server.parsed("endpoint", "a numeric address and a port, such as 127.0.0.1:46357")?;
+    config.listen.push(listen.ok_or_else(|| server.unsupported("endpoint", "required"))?);
     let mut tls = server.section("tls")?;
     if tls.flag("insecure")? != Some(true) {
         let reason = "TLS is not supported yet; true means that links are not encrypted";

@@ -71,10 +71,7 @@ struct Failure {
 
 impl Failure {
     fn new(status: u8, text: impl Into<String>) -> Self {
-        Self {
-            status,
-            text: text.into(),
-        }
+        Self { status, text: text.into() }
     }
 }
 
@@ -88,23 +85,17 @@ fn start(args: Args) -> Result<(), Failure> {
         return Err(Failure::new(USAGE, text));
     }
     let file = file.unwrap_or_default();
-    let level = args
-        .log
-        .unwrap_or_else(|| file.log_level.unwrap_or(Level::INFO).into());
+    let level = args.log.unwrap_or_else(|| file.log_level.unwrap_or(Level::INFO).into());
     init_log(level, args.log_format);
     for key in &file.ignored {
         warn!(key, "configuration key has no effect");
     }
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime
-        .enable_all()
-        .thread_name(file.thread_name.as_deref().unwrap_or("slim-node"));
+    runtime.enable_all().thread_name(file.thread_name.as_deref().unwrap_or("slim-node"));
     if let Some(threads) = file.worker_threads {
         runtime.worker_threads(threads);
     }
-    let runtime = runtime
-        .build()
-        .map_err(|error| Failure::new(FAILED, error.to_string()))?;
+    let runtime = runtime.build().map_err(|error| Failure::new(FAILED, error.to_string()))?;
     runtime.block_on(run(node_config(args.listen, file)))
 }
 
@@ -128,18 +119,12 @@ fn resolve(reference: Reference<'_>) -> Result<String, String> {
 
 fn node_config(listen: Vec<SocketAddr>, file: FileConfig) -> NodeConfig {
     let default = NodeConfig::default();
-    let listen = [listen, file.listen, default.listen]
-        .into_iter()
-        .find(|addrs| !addrs.is_empty());
+    let listen = [listen, file.listen, default.listen].into_iter().find(|addrs| !addrs.is_empty());
     NodeConfig {
         listen: listen.unwrap_or_default(),
         node_id: file.node_id.unwrap_or(default.node_id),
-        require_header_mac: file
-            .require_header_mac
-            .unwrap_or(default.require_header_mac),
-        negotiation_timeout: file
-            .negotiation_timeout
-            .unwrap_or(default.negotiation_timeout),
+        require_header_mac: file.require_header_mac.unwrap_or(default.require_header_mac),
+        negotiation_timeout: file.negotiation_timeout.unwrap_or(default.negotiation_timeout),
         drain_timeout: file.drain_timeout.unwrap_or(default.drain_timeout),
         ..default
     }
@@ -154,9 +139,9 @@ fn init_log(level: LevelFilter, format: LogFormat) {
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let log = tracing_subscriber::registry().with(filter);
     match format {
-        LogFormat::Text => log
-            .with(layer.with_ansi(io::IsTerminal::is_terminal(&io::stderr())))
-            .init(),
+        LogFormat::Text => {
+            log.with(layer.with_ansi(io::IsTerminal::is_terminal(&io::stderr()))).init()
+        }
         LogFormat::Json => log.with(layer.json()).init(),
     }
     std::panic::set_hook(Box::new(|panic| {

@@ -81,11 +81,7 @@ pub struct Metrics {
 
 impl Metrics {
     pub(crate) fn new(table: Arc<RouteTable<Subscriber>>) -> Self {
-        Self {
-            table,
-            links: AtomicU64::new(0),
-            counters: Default::default(),
-        }
+        Self { table, links: AtomicU64::new(0), counters: Default::default() }
     }
 
     /// Reads all counters.

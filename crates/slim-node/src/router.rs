@@ -88,9 +88,6 @@ fn change(
     let result = apply(frame).map_err(|error| error.to_string());
     Ok(match frame.subscription_id() {
         0 => Routed::Done,
-        subscription_id => Routed::Answer(SubscriptionAck {
-            subscription_id,
-            result,
-        }),
+        subscription_id => Routed::Answer(SubscriptionAck { subscription_id, result }),
     })
 }

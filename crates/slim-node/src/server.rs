@@ -87,12 +87,7 @@ impl Node {
             },
             max_subscriptions_per_link: config.max_subscriptions_per_link,
         };
-        Ok(Self {
-            listeners,
-            local_addrs,
-            config,
-            shared: Arc::new(shared),
-        })
+        Ok(Self { listeners, local_addrs, config, shared: Arc::new(shared) })
     }
 
     /// The addresses listened on, with real ports, in the order of
@@ -139,11 +134,7 @@ struct Shared {
 
 impl Shared {
     async fn serve(self: Arc<Self>, link: AcceptedLink) {
-        let AcceptedLink {
-            info,
-            frames,
-            outbound,
-        } = link;
+        let AcceptedLink { info, frames, outbound } = link;
         let number = self.links.fetch_add(1, Ordering::Relaxed) + 1;
         let span = info_span!("link", number, peer = %info.peer_addr);
         let work = async {
@@ -190,13 +181,7 @@ impl<'a> LinkTask<'a> {
         let link = Arc::new(Subscriber::new(outbound));
         let routes = shared.table.attach(link, shared.max_subscriptions_per_link);
         let drops = frames.drops();
-        Self {
-            shared,
-            frames,
-            routes,
-            tally: Tally::default(),
-            drops,
-        }
+        Self { shared, frames, routes, tally: Tally::default(), drops }
     }
 
     /// Serves the link until it ends.
@@ -228,8 +213,7 @@ impl<'a> LinkTask<'a> {
         self.drops = drops;
         self.tally.add(Counter::Malformed, malformed);
         self.tally.add(Counter::BadMac, bad_mac);
-        self.tally
-            .add(Counter::Received, batch.len() + malformed + bad_mac);
+        self.tally.add(Counter::Received, batch.len() + malformed + bad_mac);
         let bytes = batch.iter().map(|frame| frame.bytes().len()).sum();
         self.tally.add(Counter::ReceivedBytes, bytes);
     }
@@ -249,23 +233,14 @@ impl<'a> LinkTask<'a> {
 
     fn new_turn<'f>(&self) -> Turn<'f> {
         let number = self.shared.turns.fetch_add(1, Ordering::Relaxed) + 1;
-        Turn {
-            number,
-            ..Turn::default()
-        }
+        Turn { number, ..Turn::default() }
     }
 
     /// Queues what follows from one frame.
     fn handle_frame<'f>(&mut self, frame: &'f Frame, turn: &mut Turn<'f>) {
         turn.targets.clear();
         let usable = |link: &Subscriber| !link.outbound().is_closed();
-        match route(
-            frame,
-            &self.shared.table,
-            &mut self.routes,
-            usable,
-            &mut turn.targets,
-        ) {
+        match route(frame, &self.shared.table, &mut self.routes, usable, &mut turn.targets) {
             Ok(Routed::Done) => {}
             Ok(Routed::Answer(ack)) => self.answer(ack, turn),
             Ok(Routed::Forward(frame, outgoing)) => {
@@ -297,10 +272,7 @@ impl<'a> LinkTask<'a> {
             debug!(subscription_id = ack.subscription_id, %reason, "subscription refused");
         }
         let link = self.routes.link();
-        match link
-            .outbound()
-            .try_push_control(&Message::SubscriptionAck(ack))
-        {
+        match link.outbound().try_push_control(&Message::SubscriptionAck(ack)) {
             Ok(()) if link.touch(turn.number) => turn.touched.push(Arc::clone(link)),
             Ok(()) | Err(PushError::Closed) => {}
             // It subscribes and does not read the answers.
@@ -318,10 +290,7 @@ impl<'a> LinkTask<'a> {
         }
         debug!(links = turn.behind.len(), "waiting for slow subscribers");
         let grace = self.shared.grace;
-        let waits = turn
-            .behind
-            .values()
-            .map(|(link, frames)| link.push_slowly(frames, grace));
+        let waits = turn.behind.values().map(|(link, frames)| link.push_slowly(frames, grace));
         for tally in join_all(waits).await {
             self.tally.merge(&tally);
         }

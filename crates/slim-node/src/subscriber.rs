@@ -68,14 +68,7 @@ impl Subscriber {
             }
             Err(PushError::Closed) => {
                 let was_slow = self.shed.load(Ordering::Relaxed);
-                tally.add(
-                    if was_slow {
-                        Counter::Shed
-                    } else {
-                        Counter::LinkClosed
-                    },
-                    1,
-                );
+                tally.add(if was_slow { Counter::Shed } else { Counter::LinkClosed }, 1);
                 Ok(())
             }
             Err(PushError::Full) => Err(Full),
@@ -108,11 +101,7 @@ impl Subscriber {
             let dropped = self.outbound.shed(CloseReason::TooSlow);
             tally.add(Counter::ShedLinks, 1);
             tally.add(Counter::Shed, dropped.frames);
-            tracing::warn!(
-                frames = dropped.frames,
-                bytes = dropped.bytes,
-                "slow subscriber shed"
-            );
+            tracing::warn!(frames = dropped.frames, bytes = dropped.bytes, "slow subscriber shed");
         }
     }
 
@@ -163,10 +152,7 @@ impl Patience {
 mod tests {
     use super::*;
 
-    const GRACE: Grace = Grace {
-        period: Duration::from_secs(1),
-        bytes: 100,
-    };
+    const GRACE: Grace = Grace { period: Duration::from_secs(1), bytes: 100 };
 
     fn after(start: Instant, millis: u64) -> Instant {
         start + Duration::from_millis(millis)
@@ -177,14 +163,8 @@ mod tests {
         let start = Instant::now();
         let mut patience = Patience::default();
         assert_eq!(patience.until(start, 500, GRACE), after(start, 1000));
-        assert_eq!(
-            patience.until(after(start, 900), 500, GRACE),
-            after(start, 1000)
-        );
-        assert_eq!(
-            patience.until(after(start, 5000), 500, GRACE),
-            after(start, 1000)
-        );
+        assert_eq!(patience.until(after(start, 900), 500, GRACE), after(start, 1000));
+        assert_eq!(patience.until(after(start, 5000), 500, GRACE), after(start, 1000));
     }
 
     #[test]
@@ -192,10 +172,7 @@ mod tests {
         let start = Instant::now();
         let mut patience = Patience::default();
         patience.until(start, 500, GRACE);
-        assert_eq!(
-            patience.until(after(start, 900), 600, GRACE),
-            after(start, 1900)
-        );
+        assert_eq!(patience.until(after(start, 900), 600, GRACE), after(start, 1900));
     }
 
     #[test]

@@ -84,13 +84,7 @@ impl<T> RouteTable<T> {
     /// The routes of a new link, none yet. It may make up to `limit`
     /// subscriptions.
     pub fn attach(self: &Arc<Self>, link: Arc<T>, limit: usize) -> LinkRoutes<T> {
-        LinkRoutes {
-            table: Arc::clone(self),
-            link,
-            limit,
-            records: 0,
-            owned: HashMap::new(),
-        }
+        LinkRoutes { table: Arc::clone(self), link, limit, records: 0, owned: HashMap::new() }
     }
 
     /// One link for a message to `name` from the link `from`, which never gets
@@ -102,20 +96,14 @@ impl<T> RouteTable<T> {
         from: &Arc<T>,
         usable: impl Fn(&T) -> bool,
     ) -> Option<Arc<T>> {
-        self.with_members(name, |members| members.pick(from, usable))
-            .flatten()
+        self.with_members(name, |members| members.pick(from, usable)).flatten()
     }
 
     /// Adds all links for a message to `name` from the link `from` to `targets`,
     /// each once and `from` not at all.
     pub fn all(&self, name: &RouteName, from: &Arc<T>, targets: &mut Vec<Arc<T>>) {
         self.with_members(name, |members| {
-            targets.extend(
-                members
-                    .iter()
-                    .filter(|link| !Arc::ptr_eq(link, from))
-                    .cloned(),
-            );
+            targets.extend(members.iter().filter(|link| !Arc::ptr_eq(link, from)).cloned());
         });
     }
 
@@ -130,9 +118,7 @@ impl<T> RouteTable<T> {
         let members = if name.id.is_any() {
             shard.prefix_members(&place)
         } else {
-            shard
-                .find(&place)
-                .map(|index| &shard.entries[index as usize].members)
+            shard.find(&place).map(|index| &shard.entries[index as usize].members)
         };
         members.map(f)
     }
@@ -150,23 +136,18 @@ impl<T> RouteTable<T> {
     }
 
     fn remove(&self, entry: EntryRef, link: &Arc<T>) {
-        self.write(entry.shard)
-            .remove(entry.index, link, &self.hasher);
+        self.write(entry.shard).remove(entry.index, link, &self.hasher);
         self.subscriptions.fetch_sub(1, Ordering::Relaxed);
     }
 
     // A panic while a shard was locked would be a bug here; the other links
     // should still not suffer from it.
     fn read(&self, shard: u32) -> RwLockReadGuard<'_, Shard<T>> {
-        self.shards[shard as usize]
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shards[shard as usize].read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self, shard: u32) -> RwLockWriteGuard<'_, Shard<T>> {
-        self.shards[shard as usize]
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shards[shard as usize].write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -211,10 +192,7 @@ impl<T> LinkRoutes<T> {
     ) -> Result<(), SubscriptionError> {
         let place = self.table.locate(name);
         let mut shard = self.table.write(place.shard);
-        let known = shard.find(&place).map(|index| EntryRef {
-            shard: place.shard,
-            index,
-        });
+        let known = shard.find(&place).map(|index| EntryRef { shard: place.shard, index });
         if let Some(ids) = known.and_then(|entry| self.owned.get_mut(&entry)) {
             if !ids.contains(subscription_id) && self.records >= self.limit {
                 return Err(SubscriptionError::TooMany(self.limit));
@@ -227,13 +205,7 @@ impl<T> LinkRoutes<T> {
         }
         let index = shard.add(&place, &self.link, &self.table.hasher);
         drop(shard);
-        self.owned.insert(
-            EntryRef {
-                shard: place.shard,
-                index,
-            },
-            Ids::One(subscription_id),
-        );
+        self.owned.insert(EntryRef { shard: place.shard, index }, Ids::One(subscription_id));
         self.records += 1;
         self.table.subscriptions.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -258,13 +230,8 @@ impl<T> LinkRoutes<T> {
             if shard.find_prefix(&place).is_none() {
                 return Err(SubscriptionError::UnknownName);
             }
-            let index = shard
-                .find(&place)
-                .ok_or(SubscriptionError::UnknownId(name.id))?;
-            EntryRef {
-                shard: place.shard,
-                index,
-            }
+            let index = shard.find(&place).ok_or(SubscriptionError::UnknownId(name.id))?;
+            EntryRef { shard: place.shard, index }
         };
         let unknown = SubscriptionError::UnknownSubscription(subscription_id);
         let ids = self.owned.get_mut(&entry).ok_or(unknown)?;
@@ -372,19 +339,13 @@ impl<T> Shard<T> {
     }
 
     fn find(&self, place: &Place) -> Option<u32> {
-        self.names
-            .find(place.hash, |&index| {
-                self.entries[index as usize].key == place.key
-            })
-            .copied()
+        self.names.find(place.hash, |&index| self.entries[index as usize].key == place.key).copied()
     }
 
     fn find_prefix(&self, place: &Place) -> Option<Prefix> {
         let wanted = prefix(&place.key);
         self.prefixes
-            .find(place.prefix_hash, |&candidate| {
-                self.prefix_of(candidate) == wanted
-            })
+            .find(place.prefix_hash, |&candidate| self.prefix_of(candidate) == wanted)
             .copied()
     }
 
@@ -412,13 +373,7 @@ impl<T> Shard<T> {
             }
             None => {
                 let members = Members::new(link);
-                let index = insert(
-                    &mut self.entries,
-                    Entry {
-                        key: place.key,
-                        members,
-                    },
-                );
+                let index = insert(&mut self.entries, Entry { key: place.key, members });
                 let entries = &self.entries;
                 self.names.insert_unique(place.hash, index, |&index| {
                     hasher.hash_one(entries[index as usize].key)
@@ -432,11 +387,7 @@ impl<T> Shard<T> {
             Some(Prefix::Single(other)) => {
                 let mut members = self.entries[other as usize].members.duplicate();
                 members.add(link);
-                let service = Service {
-                    prefix: prefix(&place.key),
-                    ids: 2,
-                    members,
-                };
+                let service = Service { prefix: prefix(&place.key), ids: 2, members };
                 let service = insert(&mut self.services, service);
                 self.replace_prefix(place, Prefix::Single(other), Prefix::Service(service));
             }
@@ -498,19 +449,13 @@ impl<T> Shard<T> {
     }
 
     fn replace_prefix(&mut self, place: &Place, old: Prefix, new: Prefix) {
-        if let Some(found) = self
-            .prefixes
-            .find_mut(place.prefix_hash, |&prefix| prefix.is(old))
-        {
+        if let Some(found) = self.prefixes.find_mut(place.prefix_hash, |&prefix| prefix.is(old)) {
             *found = new;
         }
     }
 
     fn forget_prefix(&mut self, place: &Place, old: Prefix) {
-        if let Ok(found) = self
-            .prefixes
-            .find_entry(place.prefix_hash, |&prefix| prefix.is(old))
-        {
+        if let Ok(found) = self.prefixes.find_entry(place.prefix_hash, |&prefix| prefix.is(old)) {
             found.remove();
         }
     }

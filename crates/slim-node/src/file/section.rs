@@ -16,10 +16,7 @@ pub(crate) struct ConfigError {
 
 impl ConfigError {
     pub(crate) fn new(path: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self {
-            path: path.into(),
-            reason: reason.into(),
-        }
+        Self { path: path.into(), reason: reason.into() }
     }
 }
 
@@ -32,21 +29,14 @@ pub(crate) struct Section {
 
 /// Path of a key.
 pub(crate) fn join(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{path}.{key}")
-    }
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
 impl Section {
     pub(crate) fn new(path: String, value: Value) -> Result<Self, ConfigError> {
         match value {
             Value::Object(entries) => Ok(Self { path, entries }),
-            Value::Null => Ok(Self {
-                path,
-                entries: Map::new(),
-            }),
+            Value::Null => Ok(Self { path, entries: Map::new() }),
             _ => Err(ConfigError::new(path, "expected a mapping")),
         }
     }
@@ -184,9 +174,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
         let digits = rest.find(|c: char| !c.is_ascii_digit())?;
         let number: u32 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
-        let unit = rest
-            .find(|c: char| !c.is_ascii_alphabetic())
-            .unwrap_or(rest.len());
+        let unit = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
         let each = match &rest[..unit] {
             "ms" => Duration::from_millis(1),
             "s" => Duration::from_secs(1),

@@ -85,18 +85,10 @@ services:
     assert_eq!(config.drain_timeout, Some(Duration::from_millis(1500)));
     assert_eq!(config.node_id.as_deref(), Some("from-file"));
     assert_eq!(
-        config
-            .listen
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>(),
+        config.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["127.0.0.1:1234", "[::1]:9"]
     );
-    assert_eq!(
-        config.require_header_mac,
-        Some(false),
-        "the first entry rules"
-    );
+    assert_eq!(config.require_header_mac, Some(false), "the first entry rules");
     assert_eq!(config.negotiation_timeout, Some(Duration::from_secs(7)));
     let server = "services.slim/a-1.dataplane.servers";
     assert_eq!(
@@ -114,14 +106,8 @@ services:
 fn unknown_keys_are_refused_by_their_path() {
     for (text, path) in [
         (service("node_id: a") + "\nlogging: {}", "logging"),
-        (
-            service("node_id: a") + "\ntracing: { level: info }",
-            "tracing.level",
-        ),
-        (
-            service("node_id: a") + "\nruntime: { cores: 1 }",
-            "runtime.cores",
-        ),
+        (service("node_id: a") + "\ntracing: { level: info }", "tracing.level"),
+        (service("node_id: a") + "\nruntime: { cores: 1 }", "runtime.cores"),
         (service("nodeid: a"), "services.slim/0.nodeid"),
         (
             "services: { slim/0: { dataplane: { server: [] } } }".to_owned(),
@@ -135,10 +121,7 @@ fn unknown_keys_are_refused_by_their_path() {
 #[test]
 fn what_is_not_supported_is_refused_and_not_ignored() {
     for (text, path) in [
-        (
-            server("{ endpoint: '0.0.0.0:1' }"),
-            "dataplane.servers[0].tls.insecure: TLS",
-        ),
+        (server("{ endpoint: '0.0.0.0:1' }"), "dataplane.servers[0].tls.insecure: TLS"),
         (
             server("{ endpoint: '0.0.0.0:1', tls: { insecure: false } }"),
             "dataplane.servers[0].tls.insecure: TLS",
@@ -147,14 +130,8 @@ fn what_is_not_supported_is_refused_and_not_ignored() {
             server("{ endpoint: '0.0.0.0:1', tls: { insecure: true }, auth: { type: basic } }"),
             "dataplane.servers[0].auth: auth",
         ),
-        (
-            service("peers: { topology: full_mesh }"),
-            "peers: peer links",
-        ),
-        (
-            service("controller: { clients: [ {} ] }"),
-            "controller.clients: the control plane",
-        ),
+        (service("peers: { topology: full_mesh }"), "peers: peer links"),
+        (service("controller: { clients: [ {} ] }"), "controller.clients: the control plane"),
         (
             "services: { slim/0: { dataplane: { clients: [ {} ] } } }".to_owned(),
             "dataplane.clients: links to",
@@ -165,10 +142,7 @@ fn what_is_not_supported_is_refused_and_not_ignored() {
         ),
     ] {
         let error = error(&text);
-        assert!(
-            error.starts_with(&format!("services.slim/0.{path}")),
-            "{error}"
-        );
+        assert!(error.starts_with(&format!("services.slim/0.{path}")), "{error}");
     }
 }
 
@@ -179,19 +153,13 @@ fn wrong_values_are_named() {
             "tracing: { log_level: loud }",
             "tracing.log_level: \"loud\" is not one of trace, debug, info, warn, error",
         ),
-        (
-            "runtime: { n_cores: -1 }",
-            "runtime.n_cores: \"-1\" is not a whole number",
-        ),
+        ("runtime: { n_cores: -1 }", "runtime.n_cores: \"-1\" is not a whole number"),
         (
             "runtime: { drain_timeout: 10 }",
             "runtime.drain_timeout: \"10\" is not a duration such as 10s, 1500ms or 1h",
         ),
         ("runtime: []", "runtime: expected a mapping"),
-        (
-            "services: {}",
-            "services: required, with one entry such as slim/0",
-        ),
+        ("services: {}", "services: required, with one entry such as slim/0"),
         ("", "services: required, with one entry such as slim/0"),
         (
             "services: { slim/0: {}, slim/1: {} }",
@@ -212,9 +180,7 @@ fn wrong_values_are_named() {
     ] {
         assert_eq!(error(text), expected);
     }
-    let endpoint = error(&server(
-        "{ endpoint: 'localhost:1', tls: { insecure: true } }",
-    ));
+    let endpoint = error(&server("{ endpoint: 'localhost:1', tls: { insecure: true } }"));
     assert!(
         endpoint.contains("servers[0].endpoint: \"localhost:1\" is not a numeric"),
         "{endpoint}"
@@ -222,10 +188,7 @@ fn wrong_values_are_named() {
     let timeout = error(&server(
         "{ endpoint: '0.0.0.0:1', tls: { insecure: true }, negotiation_timeout_secs: 0 }",
     ));
-    assert!(
-        timeout.contains("negotiation_timeout_secs: must be at least 1"),
-        "{timeout}"
-    );
+    assert!(timeout.contains("negotiation_timeout_secs: must be at least 1"), "{timeout}");
 }
 
 #[test]

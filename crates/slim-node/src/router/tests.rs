@@ -48,10 +48,7 @@ fn header(destination: &Name, fanout: u32) -> Header {
 }
 
 fn subscription(destination: &Name, subscription_id: u64) -> Subscription {
-    Subscription {
-        header: header(destination, 1),
-        subscription_id,
-    }
+    Subscription { header: header(destination, 1), subscription_id }
 }
 
 fn publish(header: Header) -> Message {
@@ -66,17 +63,11 @@ fn publish(header: Header) -> Message {
 }
 
 fn ok(subscription_id: u64) -> SubscriptionAck {
-    SubscriptionAck {
-        subscription_id,
-        result: Ok(()),
-    }
+    SubscriptionAck { subscription_id, result: Ok(()) }
 }
 
 fn refused(subscription_id: u64, reason: &str) -> SubscriptionAck {
-    SubscriptionAck {
-        subscription_id,
-        result: Err(reason.to_owned()),
-    }
+    SubscriptionAck { subscription_id, result: Err(reason.to_owned()) }
 }
 
 #[test]
@@ -86,11 +77,7 @@ fn a_subscription_with_an_id_is_answered() {
     let subscribe = Message::Subscribe(subscription(&bob, 5));
     assert_eq!(net.route(&subscribe).unwrap(), (Some(ok(5)), vec![]));
     assert_eq!(net.table.subscriptions(), 1, "before the ack is sent");
-    assert_eq!(
-        net.route(&subscribe).unwrap(),
-        (Some(ok(5)), vec![]),
-        "again when repeated"
-    );
+    assert_eq!(net.route(&subscribe).unwrap(), (Some(ok(5)), vec![]), "again when repeated");
     let unsubscribe = Message::Unsubscribe(subscription(&bob, 5));
     assert_eq!(net.route(&unsubscribe).unwrap(), (Some(ok(5)), vec![]));
     assert_eq!(net.table.subscriptions(), 0);
@@ -102,36 +89,21 @@ fn a_subscription_with_an_id_is_answered() {
 fn one_without_an_id_is_not() {
     let mut net = net();
     let bob = name("org/ns/bob", 7);
-    assert_eq!(
-        net.route(&Message::Subscribe(subscription(&bob, 0)))
-            .unwrap(),
-        (None, vec![])
-    );
+    assert_eq!(net.route(&Message::Subscribe(subscription(&bob, 0))).unwrap(), (None, vec![]));
     assert_eq!(net.table.subscriptions(), 1);
     let unknown = Message::Unsubscribe(subscription(&name("org/ns/eve", 7), 0));
-    assert_eq!(
-        net.route(&unknown).unwrap(),
-        (None, vec![]),
-        "not even if it fails"
-    );
+    assert_eq!(net.route(&unknown).unwrap(), (None, vec![]), "not even if it fails");
 }
 
 #[test]
 fn too_many_subscriptions_are_refused() {
     let mut net = net();
     for id in 1..=2 {
-        net.route(&Message::Subscribe(subscription(
-            &name("org/ns/bob", 7),
-            id,
-        )))
-        .unwrap();
+        net.route(&Message::Subscribe(subscription(&name("org/ns/bob", 7), id))).unwrap();
     }
     let third = Message::Subscribe(subscription(&name("org/ns/bob", 7), 3));
     let (answer, _) = net.route(&third).unwrap();
-    assert_eq!(
-        answer,
-        Some(refused(3, "too many subscriptions: a link may have 2"))
-    );
+    assert_eq!(answer, Some(refused(3, "too many subscriptions: a link may have 2")));
 }
 
 #[test]
@@ -142,21 +114,14 @@ fn the_last_hop_is_the_one_before_zero() {
     let check = |net: &mut Net, ttl, expected| {
         let mut header = header(&bob, 1);
         header.ttl = ttl;
-        let subscription = Subscription {
-            header: header.clone(),
-            subscription_id: 9,
-        };
+        let subscription = Subscription { header: header.clone(), subscription_id: 9 };
         let messages = [
             publish(header),
             Message::Subscribe(subscription.clone()),
             Message::Unsubscribe(subscription),
         ];
         for message in messages {
-            assert_eq!(
-                net.route(&message).err(),
-                expected,
-                "ttl {ttl}: {message:?}"
-            );
+            assert_eq!(net.route(&message).err(), expected, "ttl {ttl}: {message:?}");
         }
     };
     check(&mut net, 0, Some(Counter::TtlExpired));
@@ -196,21 +161,12 @@ fn connection_numbers_from_elsewhere_mean_nothing() {
     let mut header = header(&bob, 1);
     header.recv_from = Some(2);
     header.forward_to = Some(77);
-    assert_eq!(
-        net.route(&publish(header.clone())).unwrap(),
-        (None, vec!["other"])
-    );
-    let subscribe = Message::Subscribe(Subscription {
-        header,
-        subscription_id: 5,
-    });
+    assert_eq!(net.route(&publish(header.clone())).unwrap(), (None, vec!["other"]));
+    let subscribe = Message::Subscribe(Subscription { header, subscription_id: 5 });
     assert_eq!(net.route(&subscribe).unwrap(), (Some(ok(5)), vec![]));
     let mut targets = Vec::new();
     net.table.all(&bob.route(), net.other.link(), &mut targets);
-    assert_eq!(
-        targets.iter().map(|link| **link).collect::<Vec<_>>(),
-        ["from"]
-    );
+    assert_eq!(targets.iter().map(|link| **link).collect::<Vec<_>>(), ["from"]);
 }
 
 #[test]
@@ -219,33 +175,22 @@ fn what_grows_too_large_with_a_mac_is_dropped() {
     let bob = name("org/ns/bob", 7);
     net.other.subscribe(&bob.route(), 1).unwrap();
     let with_blob = |len: usize| {
-        let Message::Publish(mut message) = publish(header(&bob, 1)) else {
-            unreachable!()
-        };
+        let Message::Publish(mut message) = publish(header(&bob, 1)) else { unreachable!() };
         let blob = Bytes::from(vec![0; len]);
-        message.body = Body::Msg(AppPayload {
-            payload_type: String::new(),
-            blob,
-        });
+        message.body = Body::Msg(AppPayload { payload_type: String::new(), blob });
         Message::Publish(message)
     };
     let rest = with_blob(MAX_MESSAGE_LEN - 200).encode().len() - (MAX_MESSAGE_LEN - 200);
     let largest = MAX_MESSAGE_LEN - rest;
     assert_eq!(with_blob(largest).encode().len(), MAX_MESSAGE_LEN);
     assert_eq!(net.route(&with_blob(largest)), Err(Counter::TooLarge));
-    assert_eq!(
-        net.route(&with_blob(largest - 40)),
-        Ok((None, vec!["other"]))
-    );
+    assert_eq!(net.route(&with_blob(largest - 40)), Ok((None, vec!["other"])));
 }
 
 #[test]
 fn a_second_negotiation_and_an_unasked_ack_are_ignored() {
     let mut net = net();
-    assert_eq!(
-        net.route(&Message::SubscriptionAck(ok(5))),
-        Err(Counter::Unexpected)
-    );
+    assert_eq!(net.route(&Message::SubscriptionAck(ok(5))), Err(Counter::Unexpected));
     let negotiation = LinkNegotiation {
         link_id: "link".to_owned(),
         slim_version: "3.4.6".to_owned(),
@@ -256,8 +201,5 @@ fn a_second_negotiation_and_an_unasked_ack_are_ignored() {
         deployment_name: String::new(),
         kem_payload: None,
     };
-    assert_eq!(
-        net.route(&Message::Link(negotiation)),
-        Err(Counter::Unexpected)
-    );
+    assert_eq!(net.route(&Message::Link(negotiation)), Err(Counter::Unexpected));
 }

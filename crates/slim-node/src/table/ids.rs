@@ -41,10 +41,7 @@ impl Ids {
         match self {
             Self::One(one) if *one == id && id != 0 => false,
             Self::One(one) => {
-                let mut many = Many {
-                    numbered: HashSet::new(),
-                    zero: 0,
-                };
+                let mut many = Many { numbered: HashSet::new(), zero: 0 };
                 many.insert(*one);
                 let new = many.insert(id);
                 *self = Self::Many(Box::new(many));
@@ -57,10 +54,9 @@ impl Ids {
     /// `None` if the id is not on record and there are others than 0.
     pub(super) fn remove(&mut self, id: u64) -> Option<Removed> {
         match self {
-            Self::One(one) => (*one == id || *one == 0).then_some(Removed {
-                last: true,
-                record: true,
-            }),
+            Self::One(one) => {
+                (*one == id || *one == 0).then_some(Removed { last: true, record: true })
+            }
             Self::Many(many) if many.numbered.contains(&id) => {
                 many.numbered.remove(&id);
                 let last = many.numbered.is_empty() && many.zero == 0;
@@ -69,10 +65,7 @@ impl Ids {
             Self::Many(many) if many.zero > 0 && (id == 0 || many.numbered.is_empty()) => {
                 many.zero -= 1;
                 let record = many.zero == 0;
-                Some(Removed {
-                    last: record && many.numbered.is_empty(),
-                    record,
-                })
+                Some(Removed { last: record && many.numbered.is_empty(), record })
             }
             Self::Many(_) => None,
         }

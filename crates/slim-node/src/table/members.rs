@@ -43,10 +43,7 @@ impl<T> Members<T> {
                 let first = (ByAddress(Arc::clone(one)), *count);
                 let second = (ByAddress(Arc::clone(link)), 1);
                 let links = IndexMap::from_iter([first, second]);
-                *self = Self::Many(Box::new(Many {
-                    links,
-                    turn: AtomicU32::new(0),
-                }));
+                *self = Self::Many(Box::new(Many { links, turn: AtomicU32::new(0) }));
             }
             Self::Many(many) => *many.links.entry(ByAddress(Arc::clone(link))).or_insert(0) += 1,
         }
@@ -100,11 +97,7 @@ impl<T> Members<T> {
         let others = many.links.len() - usize::from(own.is_some());
         (0..others).find_map(|_| {
             let turn = many.turn.fetch_add(1, Ordering::Relaxed) as usize % others;
-            let index = if own.is_some_and(|own| turn >= own) {
-                turn + 1
-            } else {
-                turn
-            };
+            let index = if own.is_some_and(|own| turn >= own) { turn + 1 } else { turn };
             let (link, _) = many.links.get_index(index)?;
             usable(&link.0).then(|| Arc::clone(&link.0))
         })

@@ -9,17 +9,11 @@ type Table = Arc<RouteTable<u64>>;
 const NO_LIMIT: usize = usize::MAX;
 
 fn name(prefix: u64, id: u128) -> RouteName {
-    RouteName {
-        components: [prefix, prefix + 1, prefix + 2],
-        id: NameId(id),
-    }
+    RouteName { components: [prefix, prefix + 1, prefix + 2], id: NameId(id) }
 }
 
 fn any_of(prefix: u64) -> RouteName {
-    RouteName {
-        id: NameId::ANY,
-        ..name(prefix, 0)
-    }
+    RouteName { id: NameId::ANY, ..name(prefix, 0) }
 }
 
 fn link(table: &Table, number: u64) -> LinkRoutes<u64> {
@@ -84,10 +78,7 @@ fn a_link_never_gets_its_own_message() {
     assert_eq!(any(&table, &name(1, 7), &one), None);
     two.subscribe(&name(1, 7), 100).unwrap();
     assert_eq!(all(&table, &name(1, 7), &one), [2]);
-    assert_eq!(
-        picks(&table, &name(1, 7), &one, 3),
-        BTreeMap::from([(2, 3)])
-    );
+    assert_eq!(picks(&table, &name(1, 7), &one, 3), BTreeMap::from([(2, 3)]));
 }
 
 #[test]
@@ -103,10 +94,7 @@ fn subscribers_take_turns() {
     assert_eq!(picks(&table, &any_of(1), &from, 6), two_each);
     assert_eq!(picks(&table, &name(2, 7), &from, 6), two_each);
     // The sender's own turn goes to nobody in particular.
-    assert_eq!(
-        picks(&table, &name(2, 7), &links[1], 6),
-        BTreeMap::from([(1, 3), (3, 3)])
-    );
+    assert_eq!(picks(&table, &name(2, 7), &links[1], 6), BTreeMap::from([(1, 3), (3, 3)]));
 }
 
 #[test]
@@ -159,12 +147,7 @@ fn a_wrong_unsubscribe_says_what_is_wrong_and_changes_nothing() {
         assert_eq!(link.unsubscribe(&name, id).unwrap_err().to_string(), text);
     };
     check(&mut one, name(2, 7), 100, "subscription not found");
-    check(
-        &mut one,
-        name(1, 8),
-        100,
-        "id not found: 00000000-0000-0000-0000-000000000008",
-    );
+    check(&mut one, name(1, 8), 100, "id not found: 00000000-0000-0000-0000-000000000008");
     check(&mut one, any_of(1), 100, "id not found: NULL_COMPONENT");
     check(&mut one, name(1, 7), 101, "subscription id not found: 101");
     check(&mut two, name(1, 7), 100, "subscription id not found: 100");
@@ -178,11 +161,7 @@ fn after_a_reconnect_any_id_withdraws_a_subscription_without_one() {
     one.subscribe(&name(1, 7), 0).unwrap();
     one.subscribe(&name(1, 7), 0).unwrap();
     one.unsubscribe(&name(1, 7), 100).unwrap();
-    assert_eq!(
-        all(&table, &name(1, 7), &from),
-        [1],
-        "the second of them is still wanted"
-    );
+    assert_eq!(all(&table, &name(1, 7), &from), [1], "the second of them is still wanted");
     one.subscribe(&name(1, 7), 102).unwrap();
     assert_eq!(
         one.unsubscribe(&name(1, 7), 101),
@@ -208,11 +187,7 @@ fn a_lost_link_leaves_nothing_behind() {
     assert_eq!(all(&table, &any_of(1), &from), [2]);
     assert_eq!(table.subscriptions(), 1);
     assert!(!two.release(50));
-    let entries: usize = table
-        .shards
-        .iter()
-        .map(|shard| shard.read().unwrap().entries.len())
-        .sum();
+    let entries: usize = table.shards.iter().map(|shard| shard.read().unwrap().entries.len()).sum();
     let rest: usize = table
         .shards
         .iter()
@@ -229,14 +204,8 @@ fn a_link_has_a_limit_and_others_have_their_own() {
     one.subscribe(&name(1, 1), 1).unwrap();
     one.subscribe(&name(1, 1), 2).unwrap();
     one.subscribe(&name(1, 1), 2).unwrap();
-    assert_eq!(
-        one.subscribe(&name(1, 1), 3),
-        Err(SubscriptionError::TooMany(2))
-    );
-    assert_eq!(
-        one.subscribe(&name(1, 2), 1),
-        Err(SubscriptionError::TooMany(2))
-    );
+    assert_eq!(one.subscribe(&name(1, 1), 3), Err(SubscriptionError::TooMany(2)));
+    assert_eq!(one.subscribe(&name(1, 2), 1), Err(SubscriptionError::TooMany(2)));
     link(&table, 2).subscribe(&name(1, 2), 1).unwrap();
     one.unsubscribe(&name(1, 1), 2).unwrap();
     one.subscribe(&name(1, 2), 1).unwrap();
@@ -244,11 +213,7 @@ fn a_link_has_a_limit_and_others_have_their_own() {
 
 #[test]
 fn a_subscription_is_stored_densely() {
-    assert_eq!(
-        size_of::<Option<Entry<u64>>>(),
-        56,
-        "40 of them are the name"
-    );
+    assert_eq!(size_of::<Option<Entry<u64>>>(), 56, "40 of them are the name");
     assert_eq!(size_of::<Prefix>(), 8);
     assert_eq!(size_of::<(EntryRef, Ids)>(), 24);
 }
@@ -261,12 +226,7 @@ struct Model {
 
 impl Model {
     fn subscribe(&mut self, link: u64, name: RouteName, id: u64) {
-        let count = self
-            .records
-            .entry((link, name))
-            .or_default()
-            .entry(id)
-            .or_insert(0);
+        let count = self.records.entry((link, name)).or_default().entry(id).or_insert(0);
         *count = if id == 0 { *count + 1 } else { 1 };
     }
 
@@ -276,11 +236,7 @@ impl Model {
         name: RouteName,
         id: u64,
     ) -> Result<(), SubscriptionError> {
-        if !self
-            .records
-            .keys()
-            .any(|(_, known)| known.components == name.components)
-        {
+        if !self.records.keys().any(|(_, known)| known.components == name.components) {
             return Err(SubscriptionError::UnknownName);
         }
         if !self.records.keys().any(|(_, known)| *known == name) {
@@ -328,13 +284,11 @@ enum Step {
 const LINKS: usize = 4;
 
 fn some_name() -> impl Strategy<Value = RouteName> {
-    (0..3_u64, 0..4_u128).prop_map(|(prefix, id)| {
-        if id == 0 {
-            any_of(prefix)
-        } else {
-            name(prefix, id)
-        }
-    })
+    (0..3_u64, 0..4_u128).prop_map(
+        |(prefix, id)| {
+            if id == 0 { any_of(prefix) } else { name(prefix, id) }
+        },
+    )
 }
 
 fn step() -> impl Strategy<Value = Step> {

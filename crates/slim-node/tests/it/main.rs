@@ -1,0 +1,11 @@
+//! The node as its peers see it: a real one, over TCP.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
+
+mod common;
+mod hostile;
+mod links;
+#[cfg(unix)]
+mod program;
+mod routing;
+mod slow;

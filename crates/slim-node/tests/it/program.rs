@@ -1,0 +1,300 @@
+//! The program: what it prints, how it ends, what it never logs.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::common::{End, RawConnection, RawStream, name, ok, publish, subscription, text};
+use slim_proto::{Header, Message, UNICAST};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn program(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_slim-node"));
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs the program to its end, which must come by itself.
+fn run(args: &[&str]) -> Output {
+    let (sender, receiver) = mpsc::channel();
+    let child = program(args).spawn().unwrap();
+    let pid = child.id();
+    thread::spawn(move || sender.send(child.wait_with_output().unwrap()));
+    receiver.recv_timeout(LIMIT).unwrap_or_else(|_| {
+        kill("KILL", pid);
+        panic!("{args:?} does not end");
+    })
+}
+
+/// Runs the program, which fails: its status and the line that says why.
+fn fails(args: &[&str]) -> (Option<i32>, String) {
+    let output = run(args);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.stdout, b"", "{stderr}");
+    (output.status.code(), stderr)
+}
+
+fn kill(signal: &str, pid: u32) {
+    let status = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status();
+    assert!(status.unwrap().success());
+}
+
+/// A running program; killed when dropped.
+struct Running {
+    child: Child,
+    addrs: Vec<SocketAddr>,
+    /// Lines of its log.
+    log: mpsc::Receiver<String>,
+}
+
+impl Running {
+    fn start(args: &[&str], listeners: usize) -> Self {
+        let mut child = program(args).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let log = lines(child.stderr.take().unwrap());
+        let addrs = stdout
+            .lines()
+            .take(listeners)
+            .map(|line| line.unwrap().strip_prefix("listening on ").unwrap().parse().unwrap())
+            .collect();
+        Self { child, addrs, log }
+    }
+
+    fn signal(&self, name: &str) {
+        kill(name, self.child.id());
+    }
+
+    /// Waits for a line of the log.
+    fn logs(&self, wanted: &str) {
+        let start = Instant::now();
+        loop {
+            let left = LIMIT.saturating_sub(start.elapsed());
+            if self.log.recv_timeout(left).expect("the line appears").contains(wanted) {
+                return;
+            }
+        }
+    }
+
+    /// Waits for the end: the exit status, and the rest of the log.
+    fn end(mut self) -> (Option<i32>, Vec<String>) {
+        // The log ends with the process.
+        let mut log = Vec::new();
+        let start = Instant::now();
+        loop {
+            match self.log.recv_timeout(LIMIT.saturating_sub(start.elapsed())) {
+                Ok(line) => log.push(line),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("does not end: {log:?}"),
+            }
+        }
+        (self.child.wait().unwrap().code(), log)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn lines(stderr: ChildStderr) -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stderr).lines() {
+            // Nobody listens once the test is over.
+            sender.send(line.unwrap()).ok();
+        }
+    });
+    receiver
+}
+
+/// A configuration file that goes when dropped.
+struct ConfigFile(PathBuf);
+
+impl ConfigFile {
+    fn new(test: &str, text: &str) -> Self {
+        let path =
+            std::env::temp_dir().join(format!("slim-node-{test}-{}.yaml", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for ConfigFile {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).ok();
+    }
+}
+
+const ANY_PORT: &str = "127.0.0.1:0";
+
+#[tokio::test]
+async fn each_listener_is_announced_and_served() {
+    let running = Running::start(&["--listen", ANY_PORT, "--listen", "[::1]:0"], 2);
+    for addr in &running.addrs {
+        assert_ne!(addr.port(), 0);
+        RawStream::start(*addr).await;
+    }
+}
+
+#[test]
+fn a_taken_port_is_one_line_and_status_1() {
+    let running = Running::start(&["--listen", ANY_PORT], 1);
+    let addr = running.addrs[0].to_string();
+    let (status, stderr) = fails(&["--listen", &addr]);
+    assert_eq!(status, Some(1));
+    assert!(stderr.starts_with(&format!("slim-node: cannot listen on {addr}: ")), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
+
+#[test]
+fn wrong_options_are_status_2() {
+    for args in [
+        &["--no-such-option"][..],
+        &["--listen", "nowhere"],
+        &["--log", "loud"],
+        &["--log-format", "xml"],
+    ] {
+        assert_eq!(fails(args).0, Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn a_bad_file_is_named_with_the_key_and_status_2() {
+    let check = |test, text: &str, expected: &str| {
+        let file = ConfigFile::new(test, text);
+        let (status, stderr) = fails(&["--config", file.path()]);
+        assert_eq!(status, Some(2), "{stderr}");
+        assert_eq!(stderr, format!("slim-node: {}: {expected}\n", file.path()));
+    };
+    check("key", "services: { slim/0: { nodeid: x } }", "services.slim/0.nodeid: unknown key");
+    check("empty", "services: { slim/0: {} }", "no dataplane.servers to listen for");
+    check(
+        "env",
+        "services: { slim/0: { node_id: '${env:NO_SUCH_VARIABLE_HERE}' } }",
+        "services.slim/0.node_id: environment variable NO_SUCH_VARIABLE_HERE: environment variable not found",
+    );
+    let (status, stderr) = fails(&["--config", "/no/such/file.yaml"]);
+    assert_eq!((status, stderr.lines().count()), (Some(2), 1));
+    assert!(stderr.contains("/no/such/file.yaml"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_file_is_used_and_options_win() {
+    let text = "
+tracing: { log_level: debug }
+services:
+  slim/0:
+    node_id: from-the-file
+    dataplane:
+      servers: [ { endpoint: '127.0.0.1:1', tls: { insecure: true }, buffer_size: 7 } ]
+";
+    let file = ConfigFile::new("good", text);
+    let running = Running::start(&["--config", file.path(), "--listen", ANY_PORT], 1);
+    running.logs("services.slim/0.dataplane.servers[0].buffer_size");
+    let mut stream = RawConnection::open(running.addrs[0]).await.stream().await;
+    let reply = stream.negotiate(slim_proto::ConnectionType::Edge).await;
+    assert_eq!(reply.node_id, "from-the-file");
+}
+
+#[tokio::test]
+async fn a_signal_ends_it_in_good_order() {
+    for signal in ["INT", "TERM"] {
+        let running = Running::start(&["--listen", ANY_PORT], 1);
+        let mut stream = RawStream::start(running.addrs[0]).await;
+        running.signal(signal);
+        assert_eq!(stream.end().await, End::Status("0".to_owned()));
+        let (status, log) = running.end();
+        assert_eq!(status, Some(0), "{log:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let running = Running::start(&["--listen", ANY_PORT], 1);
+    let addr = running.addrs[0];
+    // Somebody who does not take what is queued, so there is something to drain.
+    let mut stuck = RawStream::start(addr).await;
+    stuck.send_signed(&Message::Subscribe(subscription(&name("stuck", 2), 5))).await;
+    assert_eq!(stuck.next().await, Some(Message::SubscriptionAck(ok(5))));
+    let mut sender = RawStream::start(addr).await;
+    let header = Header::new(name("alice", 1), name("stuck", 2), UNICAST);
+    let message = publish(header, vec![b'x'; 100_000]);
+    for _ in 0..5 {
+        sender.send_signed(&message).await;
+    }
+    sender.send_signed(&Message::Unsubscribe(subscription(&name("nobody", 1), 6))).await;
+    assert!(sender.next().await.is_some(), "all of it has been read");
+    let start = Instant::now();
+    running.signal("TERM");
+    running.logs("draining");
+    running.signal("TERM");
+    let (status, log) = running.end();
+    assert_eq!(status, Some(1), "{log:?}");
+    assert!(start.elapsed() < Duration::from_secs(9), "sooner than the drain");
+}
+
+#[tokio::test]
+async fn no_log_line_holds_a_payload_or_a_token() {
+    let running =
+        Running::start(&["--listen", ANY_PORT, "--log", "trace", "--log-format", "json"], 1);
+    let addr = running.addrs[0];
+    let mut bob = RawStream::start(addr).await;
+    let mut alice = RawStream::start(addr).await;
+    let mut subscribe = subscription(&name("bob", 2), 5);
+    subscribe.header.identity = "bobs-token".to_owned();
+    bob.send_signed(&Message::Subscribe(subscribe.clone())).await;
+    assert_eq!(bob.next().await, Some(Message::SubscriptionAck(ok(5))));
+    let mut header = Header::new(name("alice", 1), name("bob", 2), UNICAST);
+    header.identity = "alices-token".to_owned();
+    let message = publish(header.clone(), "the-payload");
+    // Delivered; without a MAC; cut off; to nobody; refused.
+    alice.send_signed(&message).await;
+    alice.send(&message).await;
+    let bytes = alice.signed(&message).encode();
+    alice.send_bytes(&bytes[..bytes.len() - 1]).await;
+    header.destination = name("nobody", 3);
+    alice.send_signed(&publish(header, "the-payload")).await;
+    subscribe.header.destination = name("nobody", 4);
+    alice.send_signed(&Message::Unsubscribe(subscribe)).await;
+    assert_eq!(text(&bob.next().await.unwrap()), "the-payload");
+    assert!(alice.next().await.is_some(), "the refusal");
+    running.signal("TERM");
+    let (status, log) = running.end();
+    assert_eq!(status, Some(0));
+    for line in &log {
+        let fields: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(fields.is_object(), "{line}");
+        for secret in ["the-payload", "alices-token", "bobs-token"] {
+            assert!(!line.contains(secret), "{line}");
+            // Nor as bytes.
+            let bytes = format!("{:?}", secret.as_bytes());
+            assert!(!line.contains(bytes.trim_matches(['[', ']'])), "{line}");
+        }
+    }
+    for expected in ["link up", "publish", "messages dropped", "subscription refused", "link down"]
+    {
+        assert!(log.iter().any(|line| line.contains(expected)), "{expected} is not in {log:#?}");
+    }
+}
+
+#[test]
+fn help_names_each_option() {
+    let output = run(&["--help"]);
+    let mut text = String::new();
+    output.stdout.as_slice().read_to_string(&mut text).unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    for option in ["--listen", "--config", "--log", "--log-format"] {
+        assert!(text.contains(option), "{text}");
+    }
+}
