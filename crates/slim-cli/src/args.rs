@@ -1,0 +1,563 @@
+//! The command line: what can be asked for, and what is refused before anything
+//! is connected.
+//!
+//! clap knows the options; [`Settings`] is what they mean. Every option has a
+//! variable, `SLIM_` and its name; a flag wins over its variable. The secret is
+//! shown neither in the help nor in an error.
+//!
+//! Identities other than a shared secret, and traces, are not offered: asking
+//! for them is a usage error rather than a promise that is not kept.
+
+use std::fmt;
+use std::time::Duration;
+
+use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use slim_client::{Name, SharedSecret, Timers};
+
+use crate::node_option;
+
+/// Group and point-to-point conversations over SLIM, in a terminal or a script.
+#[derive(Debug, Parser)]
+#[command(name = "slim", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Talk in a group.
+    ///
+    /// With --remote and --invites: create the group and moderate it. With
+    /// neither: wait to be invited.
+    Group(GroupArgs),
+    /// Talk to one other application.
+    ///
+    /// With --remote: call it. Without: listen, and send each message back to
+    /// its sender.
+    P2p(P2pArgs),
+}
+
+#[derive(Debug, Args)]
+struct GroupArgs {
+    #[command(flatten)]
+    common: Common,
+
+    /// The channel of the group to create.
+    #[arg(long, env = "SLIM_REMOTE", value_name = "ORG/NS/CHANNEL", value_parser = parse_name)]
+    remote: Option<Name>,
+
+    /// Whom to invite; may repeat. The variable takes several names separated by blanks.
+    #[arg(long, env = "SLIM_INVITES", value_name = "ORG/NS/APP")]
+    invites: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct P2pArgs {
+    #[command(flatten)]
+    common: Common,
+
+    /// Whom to call.
+    #[arg(long, env = "SLIM_REMOTE", value_name = "ORG/NS/APP", value_parser = parse_name)]
+    remote: Option<Name>,
+
+    /// Send this, wait for the answer, and do so again; standard input is not read.
+    #[arg(
+        long,
+        env = "SLIM_MESSAGE",
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        value_parser = NonEmptyStringValueParser::new()
+    )]
+    message: Option<String>,
+
+    /// How many times --message is sent, a second apart [default: 10].
+    #[arg(
+        long,
+        env = "SLIM_ITERATIONS",
+        value_name = "N",
+        requires = "message",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    iterations: Option<u32>,
+
+    /// Listening: only show what arrives, do not send it back.
+    #[arg(long, env = "SLIM_NO_ECHO", value_parser = BoolishValueParser::new())]
+    no_echo: bool,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// Own name.
+    #[arg(long, env = "SLIM_LOCAL", value_name = "ORG/NS/APP", value_parser = parse_local)]
+    local: Name,
+
+    /// The node: http://host:port, host:port, or a JSON object with the key "endpoint".
+    #[arg(
+        long,
+        env = "SLIM_SLIM",
+        value_name = "NODE",
+        default_value = "http://127.0.0.1:46357",
+        value_parser = node_option::parse
+    )]
+    slim: node_option::NodeOption,
+
+    /// Identity: a secret of at least 32 bytes that all who talk share.
+    #[arg(
+        long,
+        env = "SLIM_SHARED_SECRET",
+        value_name = "TEXT",
+        hide_env_values = true,
+        allow_hyphen_values = true,
+        value_parser = parse_secret
+    )]
+    shared_secret: Option<Secret>,
+
+    /// End-to-end encryption. Whoever creates the session decides for all its members.
+    #[arg(long, env = "SLIM_ENABLE_MLS", value_parser = BoolishValueParser::new())]
+    enable_mls: bool,
+
+    /// What to write to standard output: lines for people, or one JSON event a line.
+    #[arg(long, env = "SLIM_OUTPUT", value_enum, default_value = "text")]
+    output: Format,
+
+    /// Logs to standard error: off, error, warn, info, debug or trace.
+    #[arg(long, env = "SLIM_LOG", value_name = "LEVEL", default_value = "warn")]
+    log: tracing::level_filters::LevelFilter,
+
+    /// Seconds until a message that nobody acknowledged is sent again. Whoever
+    /// creates the session decides for all its members.
+    #[arg(
+        long,
+        env = "SLIM_TIMEOUT",
+        value_name = "SECONDS",
+        default_value = "5",
+        value_parser = parse_timeout
+    )]
+    timeout: Duration,
+
+    /// How many times it is sent again before it counts as lost.
+    #[arg(long, env = "SLIM_MAX_RETRIES", value_name = "N", default_value_t = 5)]
+    max_retries: u32,
+
+    /// Seconds that the node is tried at the start.
+    #[arg(
+        long,
+        env = "SLIM_CONNECT_TIMEOUT",
+        value_name = "SECONDS",
+        default_value = "10",
+        value_parser = parse_timeout
+    )]
+    connect_timeout: Duration,
+}
+
+/// How events are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// A text that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    /// The text itself.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Shows the length only.
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({} bytes)", self.0.len())
+    }
+}
+
+/// Somebody to invite.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Invitee {
+    /// As it was given.
+    pub(crate) given: String,
+    /// Whom that means.
+    pub(crate) name: Name,
+}
+
+/// What this process is in the conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Creates a group and invites.
+    Moderator {
+        /// The channel.
+        channel: Name,
+        /// At least one.
+        invites: Vec<Invitee>,
+    },
+    /// Waits to be invited into a group.
+    Participant,
+    /// Opens a point-to-point session.
+    Caller {
+        /// With whom.
+        peer: Name,
+        /// What to send, instead of reading standard input.
+        script: Option<Script>,
+    },
+    /// Waits for point-to-point sessions.
+    Listener {
+        /// Whether each message is sent back.
+        echo: bool,
+    },
+}
+
+/// Messages that a caller sends by itself.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Script {
+    /// The text of each.
+    pub(crate) message: String,
+    /// How many.
+    pub(crate) iterations: u32,
+}
+
+/// Shows the length of the message, never its content.
+impl fmt::Debug for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Script")
+            .field("message_len", &self.message.len())
+            .field("iterations", &self.iterations)
+            .finish()
+    }
+}
+
+/// What the command line asks for, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Settings {
+    /// What we are.
+    pub(crate) role: Role,
+    /// Own name, without an id.
+    pub(crate) local: Name,
+    /// How to reach the node.
+    pub(crate) node: node_option::NodeOption,
+    /// The shared secret.
+    pub(crate) secret: Secret,
+    /// Whether a session that we create is encrypted.
+    pub(crate) mls: bool,
+    /// Of a session that we create.
+    pub(crate) timers: Timers,
+    /// How long the node is tried at the start.
+    pub(crate) connect_timeout: Duration,
+    /// How events are written.
+    pub(crate) output: Format,
+    /// What is logged.
+    pub(crate) log: tracing::level_filters::LevelFilter,
+}
+
+/// Reads the arguments, the first being the program's name, and the variables.
+///
+/// # Errors
+/// What is wrong, with the usage; or the help or version that was asked for.
+pub(crate) fn parse<I, T>(arguments: I) -> Result<Settings, clap::Error>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<std::ffi::OsString> + Clone,
+{
+    let matches = Cli::command().try_get_matches_from(arguments)?;
+    let invites_from_variable = matches.subcommand().is_some_and(|(_, matches)| {
+        matches.try_contains_id("invites").is_ok()
+            && matches.value_source("invites") == Some(ValueSource::EnvVariable)
+    });
+    match Cli::from_arg_matches(&matches)?.command {
+        Command::Group(args) => {
+            let role = group_role(args.remote, &args.invites, invites_from_variable)
+                .map_err(|problem| usage("group", problem))?;
+            settings("group", role, args.common)
+        }
+        Command::P2p(args) => {
+            let role = p2p_role(&args).map_err(|problem| usage("p2p", problem))?;
+            settings("p2p", role, args.common)
+        }
+    }
+}
+
+/// A usage error that clap would not have found by itself.
+pub(crate) fn usage(subcommand: &str, problem: impl fmt::Display) -> clap::Error {
+    let mut command = Cli::command();
+    command.build();
+    command
+        .find_subcommand_mut(subcommand)
+        .expect("both subcommands are declared above")
+        .error(ErrorKind::ValueValidation, problem)
+}
+
+fn group_role(
+    remote: Option<Name>,
+    invites: &[String],
+    separated_by_blanks: bool,
+) -> Result<Role, String> {
+    let invitees = invites
+        .iter()
+        .flat_map(|given| {
+            if separated_by_blanks {
+                given.split_whitespace().collect()
+            } else {
+                vec![given.as_str()]
+            }
+        })
+        .map(|given| {
+            let name = given.parse().map_err(|error| format!("--invites: {error}"))?;
+            Ok(Invitee { given: given.to_owned(), name })
+        })
+        .collect::<Result<Vec<_>, String>>()?;
+    match (remote, invitees.is_empty()) {
+        (Some(channel), false) => {
+            Ok(Role::Moderator { channel: channel.without_id(), invites: invitees })
+        }
+        (None, true) => Ok(Role::Participant),
+        (Some(_), true) => {
+            Err("--remote needs --invites to create a group; give neither to be invited".to_owned())
+        }
+        (None, false) => {
+            Err("--invites needs --remote to create a group; give neither to be invited".to_owned())
+        }
+    }
+}
+
+fn p2p_role(args: &P2pArgs) -> Result<Role, &'static str> {
+    match (&args.remote, &args.message) {
+        (Some(_), _) if args.no_echo => Err("--no-echo is for a listener: it excludes --remote"),
+        (Some(peer), message) => Ok(Role::Caller {
+            peer: peer.clone(),
+            script: message
+                .clone()
+                .map(|message| Script { message, iterations: args.iterations.unwrap_or(10) }),
+        }),
+        (None, Some(_)) => Err("--message needs --remote: to whom?"),
+        (None, None) => Ok(Role::Listener { echo: !args.no_echo }),
+    }
+}
+
+fn settings(subcommand: &str, role: Role, common: Common) -> Result<Settings, clap::Error> {
+    let secret = common.shared_secret.ok_or_else(|| {
+        usage(subcommand, "no identity: give --shared-secret or SLIM_SHARED_SECRET")
+    })?;
+    if secret.0.len() < SharedSecret::MIN_SECRET_LENGTH {
+        return Err(usage(
+            subcommand,
+            format!(
+                "--shared-secret: {} bytes are too short, at least {} are needed",
+                secret.0.len(),
+                SharedSecret::MIN_SECRET_LENGTH
+            ),
+        ));
+    }
+    Ok(Settings {
+        role,
+        local: common.local,
+        node: common.slim,
+        secret,
+        mls: common.enable_mls,
+        timers: Timers { timeout: common.timeout, max_retries: common.max_retries },
+        connect_timeout: common.connect_timeout,
+        output: common.output,
+        log: common.log,
+    })
+}
+
+fn parse_name(text: &str) -> Result<Name, String> {
+    text.parse().map_err(|error| format!("{error}"))
+}
+
+fn parse_local(text: &str) -> Result<Name, String> {
+    match text.split('/').collect::<Vec<_>>()[..] {
+        [org, namespace, app] => Name::new(org, namespace, app).ok(),
+        _ => None,
+    }
+    .ok_or_else(|| "expected three parts like org/ns/app".to_owned())
+}
+
+/// Takes everything: what is wrong with a secret must not be told together with
+/// the secret, as clap would.
+#[expect(clippy::unnecessary_wraps, reason = "clap wants a result")]
+fn parse_secret(text: &str) -> Result<Secret, std::convert::Infallible> {
+    Ok(Secret(text.to_owned()))
+}
+
+/// Between a millisecond and what 32 bits of milliseconds hold, as the wire does.
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let range = Duration::from_millis(1)..=Duration::from_millis(u64::from(u32::MAX));
+    text.parse()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|timeout| range.contains(timeout))
+        .ok_or_else(|| "expected seconds, at least 0.001".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "a secret of more than 32 bytes, as it must be";
+
+    /// The settings that `slim LINE --shared-secret SECRET` asks for.
+    fn check(line: &str) -> Settings {
+        parse(with_secret(line)).unwrap()
+    }
+
+    /// The usage error of the same; `expected` is part of it.
+    fn refused(line: &str, expected: &str) {
+        let error = parse(with_secret(line)).unwrap_err();
+        let text = error.to_string();
+        assert_eq!(error.exit_code(), 2, "{text}");
+        assert!(text.contains(expected), "{text}");
+        assert!(!text.contains(SECRET), "{text}");
+    }
+
+    fn with_secret(line: &str) -> Vec<&str> {
+        ["slim"]
+            .into_iter()
+            .chain(line.split_whitespace())
+            .chain(["--shared-secret", SECRET])
+            .collect()
+    }
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_contract() {
+        let settings = check("group --local a/b/c");
+        assert_eq!(settings.role, Role::Participant);
+        assert_eq!(settings.local, name("a/b/c"));
+        assert_eq!(settings.node.endpoint, "http://127.0.0.1:46357");
+        assert!(!settings.mls);
+        assert_eq!(settings.timers, Timers { timeout: Duration::from_secs(5), max_retries: 5 });
+        assert_eq!(settings.connect_timeout, Duration::from_secs(10));
+        assert_eq!(settings.output, Format::Text);
+        assert_eq!(settings.log, tracing::level_filters::LevelFilter::WARN);
+    }
+
+    #[test]
+    fn remote_and_invites_make_a_moderator() {
+        let settings = check(
+            "group --local a/b/m --remote a/b/chan --invites a/b/c \
+             --invites a/b/d/ee23cd86-c165-f549-3bcd-cd4cde967fbd --enable-mls",
+        );
+        let Role::Moderator { channel, invites } = settings.role else { panic!("not a moderator") };
+        assert_eq!(channel, name("a/b/chan"));
+        assert_eq!(invites.len(), 2);
+        assert_eq!(invites[1].name.to_string(), "a/b/d/ee23cd86-c165-f549-3bcd-cd4cde967fbd");
+        assert!(settings.mls);
+    }
+
+    #[test]
+    fn invites_of_the_variable_are_separated_by_blanks() {
+        let invites = [" a/b/c  a/b/d\t".to_owned()];
+        let Role::Moderator { invites, .. } =
+            group_role(Some(name("a/b/chan")), &invites, true).unwrap()
+        else {
+            panic!("not a moderator")
+        };
+        let given: Vec<_> = invites.iter().map(|invitee| invitee.given.as_str()).collect();
+        assert_eq!(given, ["a/b/c", "a/b/d"]);
+    }
+
+    #[test]
+    fn remote_makes_a_caller_and_its_absence_a_listener() {
+        let role = |line| check(line).role;
+        let peer = name("a/b/d");
+        assert_eq!(
+            role("p2p --local a/b/c --remote a/b/d"),
+            Role::Caller { peer: peer.clone(), script: None }
+        );
+        let script = |iterations| Some(Script { message: "-hey".to_owned(), iterations });
+        assert_eq!(
+            role("p2p --local a/b/c --remote a/b/d --message -hey"),
+            Role::Caller { peer: peer.clone(), script: script(10) }
+        );
+        assert_eq!(
+            role("p2p --local a/b/c --remote a/b/d --message -hey --iterations 3"),
+            Role::Caller { peer, script: script(3) }
+        );
+        assert_eq!(role("p2p --local a/b/c"), Role::Listener { echo: true });
+        assert_eq!(role("p2p --local a/b/c --no-echo"), Role::Listener { echo: false });
+    }
+
+    #[test]
+    fn seconds_may_have_fractions() {
+        let settings =
+            check("group --local a/b/c --timeout 0.25 --max-retries 0 --connect-timeout 1.5");
+        assert_eq!(settings.timers, Timers { timeout: Duration::from_millis(250), max_retries: 0 });
+        assert_eq!(settings.connect_timeout, Duration::from_millis(1500));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for (line, expected) in [
+            ("group", "--local"),
+            ("group --local a/b", "expected three parts like org/ns/app"),
+            ("group --local a/b/c/d/e", "expected three parts like org/ns/app"),
+            (
+                "group --local a/b/c/ee23cd86-c165-f549-3bcd-cd4cde967fbd",
+                "expected three parts like org/ns/app",
+            ),
+            ("group --local a/b/c --remote a/b/chan", "--remote needs --invites"),
+            ("group --local a/b/c --invites a/b/d", "--invites needs --remote"),
+            ("group --local a/b/c --remote chan --invites a/b/d", "is not a name"),
+            ("group --local a/b/c --remote a/b/chan --invites d", "--invites: \"d\" is not a name"),
+            ("group --local a/b/c --timeout 0", "expected seconds"),
+            ("group --local a/b/c --timeout=-1", "expected seconds"),
+            ("group --local a/b/c --timeout NaN", "expected seconds"),
+            ("group --local a/b/c --connect-timeout soon", "expected seconds"),
+            ("group --local a/b/c --max-retries 1.5", "--max-retries"),
+            ("group --local a/b/c --output xml", "--output"),
+            ("group --local a/b/c --log loud", "--log"),
+            ("group --local a/b/c --jwt token", "unexpected argument '--jwt'"),
+            ("group --local a/b/c --slim {", "--slim"),
+            ("p2p --local a/b/c --message hey", "--message needs --remote"),
+            ("p2p --local a/b/c --remote a/b/d --iterations 3", "--message"),
+            ("p2p --local a/b/c --remote a/b/d --no-echo", "--no-echo is for a listener"),
+            ("p2p --local a/b/c --remote a/b/d --message hey --iterations 0", "--iterations"),
+        ] {
+            refused(line, expected);
+        }
+    }
+
+    #[test]
+    fn an_empty_message_is_refused() {
+        let mut line = with_secret("p2p --local a/b/c --remote a/b/d");
+        line.extend(["--message", ""]);
+        let error = parse(line).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("--message"), "{error}");
+    }
+
+    #[test]
+    fn secrets_that_are_missing_or_short_are_refused_and_not_shown() {
+        let error = parse(["slim", "group", "--local", "a/b/c"]).unwrap_err();
+        assert!(error.to_string().contains("no identity"), "{error}");
+        let short = "thirty-one bytes are not enough";
+        let error =
+            parse(["slim", "group", "--local", "a/b/c", "--shared-secret", short]).unwrap_err();
+        assert!(error.to_string().contains("31 bytes are too short"), "{error}");
+        assert!(!error.to_string().contains(short), "{error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
+    fn secret_and_message_are_not_in_debug_output() {
+        let text = format!("{:?}", check("p2p --local a/b/c --remote a/b/d --message hello-there"));
+        assert!(!text.contains(SECRET) && !text.contains("hello-there"), "{text}");
+    }
+
+    #[test]
+    fn the_declaration_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,97 @@
+//! How a command ends that did not do what was asked: the exit status, the code
+//! of the error event and the one line on standard error.
+
+use std::time::Duration;
+
+use slim_client::Name;
+use thiserror::Error;
+
+/// Why a command failed.
+#[derive(Debug, Error)]
+pub(crate) enum Failure {
+    /// The command line asks for what cannot be; nothing was connected.
+    #[error(transparent)]
+    Usage(#[from] Box<clap::Error>),
+    /// The node was not there in time.
+    #[error("node {node} is not reachable, tried for {} s: {cause}", .tried_for.as_secs_f32())]
+    NodeUnreachable {
+        /// As it was given.
+        node: String,
+        /// How long.
+        tried_for: Duration,
+        /// What happened at the last try.
+        cause: String,
+    },
+    /// The node does not let us in.
+    #[error("node {node} refused us: {reason}")]
+    RefusedByNode {
+        /// As it was given.
+        node: String,
+        /// In the node's words.
+        reason: String,
+    },
+    /// Everybody who was asked has another secret.
+    #[error("secrets differ: {0} cannot verify us")]
+    RefusedByPeers(String),
+    /// Not one of the invited joined.
+    #[error("nobody joined of {0}")]
+    NobodyJoined(String),
+    /// The peer does not answer.
+    #[error("no answer from {peer} within {} s", .within.as_secs_f32())]
+    NoAnswer {
+        /// Who.
+        peer: Name,
+        /// How long.
+        within: Duration,
+    },
+    /// The peer went before it had answered.
+    #[error("{peer} left without an answer")]
+    LeftWithoutAnswer {
+        /// Who.
+        peer: Name,
+    },
+    /// The session did not survive a lost link.
+    #[error("the session did not survive the lost link to node {node}")]
+    NodeLost {
+        /// As it was given.
+        node: String,
+    },
+    /// Whoever read standard output reads no more.
+    #[error("standard output is closed")]
+    OutputClosed,
+    /// Anything else.
+    #[error("{message}")]
+    Other {
+        /// Stable, snake_case.
+        code: &'static str,
+        /// In words.
+        message: String,
+    },
+}
+
+impl Failure {
+    /// The exit status of the process.
+    pub(crate) fn status(&self) -> u8 {
+        match self {
+            Self::NodeLost { .. } | Self::OutputClosed | Self::Other { .. } => 1,
+            Self::Usage(_) => 2,
+            Self::NodeUnreachable { .. } => 3,
+            Self::RefusedByNode { .. } | Self::RefusedByPeers(_) => 4,
+            Self::NobodyJoined(_) | Self::NoAnswer { .. } | Self::LeftWithoutAnswer { .. } => 5,
+        }
+    }
+
+    /// The code of the error event.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Usage(_) => "usage",
+            Self::NodeUnreachable { .. } => "node_unreachable",
+            Self::RefusedByNode { .. } | Self::RefusedByPeers(_) => "identity_refused",
+            Self::NobodyJoined(_) => "nobody_joined",
+            Self::NoAnswer { .. } | Self::LeftWithoutAnswer { .. } => "no_answer",
+            Self::NodeLost { .. } => "node_lost",
+            Self::OutputClosed => "output_closed",
+            Self::Other { code, .. } => code,
+        }
+    }
+}

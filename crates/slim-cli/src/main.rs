@@ -1,0 +1,197 @@
+//! The `slim` command: group and point-to-point conversations in a terminal or a
+//! script.
+//!
+//! [`args`] says what can be asked for, [`conversation`] does it, [`output`] tells
+//! what happens and [`failure`] how it ends.
+
+mod args;
+mod conversation;
+mod failure;
+mod group;
+mod input;
+mod node_option;
+mod output;
+mod p2p;
+mod prompt;
+mod signals;
+mod source;
+mod terminal;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use slim_client::{Client, ConnectError};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use tracing_subscriber::prelude::*;
+
+use crate::args::{Format, Role, Settings};
+use crate::conversation::Conversation;
+use crate::failure::Failure;
+use crate::output::text::{Kind, Text};
+use crate::output::{Event, Output};
+use crate::signals::Stop;
+use crate::source::Source;
+use crate::terminal::Terminal;
+
+/// How often the line is updated that says how long the node has been tried.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let settings = match args::parse(std::env::args_os()) {
+        Ok(settings) => settings,
+        Err(error) => return report_usage(&error),
+    };
+    let terminal = Terminal::detect();
+    let is_text = settings.output == Format::Text;
+    let text = is_text.then(|| Text::new(kind(&settings.role), terminal.colours));
+    let mut output = Output::new(text, terminal.capable);
+    let result = converse(&settings, terminal, &mut output);
+    if let Err(failure) = &result
+        && !is_text
+        && failure.status() != 2
+    {
+        let (code, message) = (failure.code(), failure.to_string());
+        output.emit(&Event::Error { code, message, session_id: None });
+    }
+    output.settle();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(error)) => report_usage(&error),
+        Err(failure) => {
+            // There is nobody to tell about an error here.
+            writeln!(io::stderr(), "slim: {failure}").ok();
+            failure.status().into()
+        }
+    }
+}
+
+/// Help and version on standard output, errors on standard error.
+fn report_usage(error: &clap::Error) -> ExitCode {
+    // There is nobody to tell about an error here.
+    error.print().ok();
+    u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+/// Everything between the command line and the exit status.
+fn converse(settings: &Settings, terminal: Terminal, output: &mut Output) -> Result<(), Failure> {
+    let interactive = settings.output == Format::Text
+        && terminal.input
+        && terminal.capable
+        && !is_script(settings);
+    start_logs(settings, output, interactive && terminal.logs);
+    if !settings.node.ignored.is_empty() {
+        tracing::warn!(keys = settings.node.ignored.join(", "), "keys of --slim without effect");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| other("runtime", &error))?;
+    let result = runtime.block_on(async {
+        let stop = Stop::listen().map_err(|error| other("signals", &error))?;
+        let Some(client) = connect(settings, output, &stop).await? else { return Ok(()) };
+        let source = if is_script(settings) {
+            Source::none()
+        } else {
+            Source::open(terminal, interactive, output, &stop)
+                .map_err(|error| other("terminal", &error))?
+        };
+        let result = Conversation::new(settings, client.clone(), output, source, stop).run().await;
+        client.shutdown().await;
+        result
+    });
+    // Nothing of ours blocks a thread of the runtime.
+    runtime.shutdown_background();
+    result
+}
+
+/// Connects, and tells that it did. `None` if somebody wanted to stop before that.
+async fn connect(
+    settings: &Settings,
+    output: &mut Output,
+    stop: &Stop,
+) -> Result<Option<Client>, Failure> {
+    let builder = Client::builder(settings.local.clone())
+        .shared_secret(settings.secret.expose())
+        .map_err(|error| usage(settings, &error))?
+        .connect_timeout(settings.connect_timeout);
+    let endpoint = &settings.node.endpoint;
+    let since = Instant::now();
+    let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
+    let connecting = builder.connect(endpoint);
+    let stopped = stop.requested();
+    tokio::pin!(connecting, stopped);
+    let connected = loop {
+        tokio::select! {
+            connected = &mut connecting => break connected,
+            () = &mut stopped => {
+                output.note("stopped before there was a connection");
+                return Ok(None);
+            }
+            _ = tick.tick() => output.progress(&format!(
+                "connecting to {endpoint} ({} s of {} s)",
+                since.elapsed().as_secs(),
+                settings.connect_timeout.as_secs_f32(),
+            )),
+        }
+    };
+    let client = connected.map_err(|error| connect_failure(settings, error))?;
+    output.emit(&Event::Connected { node: client.node().to_owned(), name: client.name().clone() });
+    Ok(Some(client))
+}
+
+fn connect_failure(settings: &Settings, error: ConnectError) -> Failure {
+    match error {
+        ConnectError::Target(error) => {
+            usage(settings, &format!("--slim: {error}, as in http://127.0.0.1:46357"))
+        }
+        ConnectError::NoIdentity => usage(settings, &error),
+        ConnectError::Unreachable { target, tried_for, reason } => {
+            Failure::NodeUnreachable { node: target.to_string(), tried_for, cause: reason }
+        }
+        ConnectError::Refused { target, reason } => {
+            Failure::RefusedByNode { node: target.to_string(), reason }
+        }
+    }
+}
+
+/// Only our own logs: those of libraries could hold what is sent.
+fn start_logs(settings: &Settings, output: &Output, above_prompt: bool) {
+    let writer = if above_prompt {
+        BoxMakeWriter::new(Mutex::new(output.log_writer()))
+    } else {
+        BoxMakeWriter::new(io::stderr)
+    };
+    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(writer);
+    tracing_subscriber::registry()
+        .with(lines)
+        .with(Targets::new().with_target("slim", settings.log))
+        .init();
+}
+
+/// Whether the messages come from the command line instead of standard input.
+fn is_script(settings: &Settings) -> bool {
+    matches!(settings.role, Role::Caller { script: Some(_), .. })
+}
+
+fn kind(role: &Role) -> Kind {
+    match role {
+        Role::Moderator { .. } | Role::Participant => Kind::Group,
+        Role::Caller { .. } | Role::Listener { .. } => Kind::P2p,
+    }
+}
+
+fn usage(settings: &Settings, problem: &impl std::fmt::Display) -> Failure {
+    let subcommand = match kind(&settings.role) {
+        Kind::Group => "group",
+        Kind::P2p => "p2p",
+    };
+    Failure::Usage(Box::new(args::usage(subcommand, problem)))
+}
+
+fn other(code: &'static str, error: &io::Error) -> Failure {
+    Failure::Other { code, message: error.to_string() }
+}

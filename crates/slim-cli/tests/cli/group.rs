@@ -1,0 +1,387 @@
+//! Conversations in a group.
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::support::{OTHER_SECRET, Slim, TestNode, app, apps};
+
+const MODERATOR: &str = "a/b/moderator";
+
+/// A participant that can be invited.
+fn participant(node: &TestNode, name: &str) -> Slim {
+    let mut slim = Slim::start(node, &format!("group --local {name}"));
+    slim.expect("waiting");
+    slim
+}
+
+/// A moderator that invites these.
+fn moderator(node: &TestNode, invites: &[&str], options: &str) -> Slim {
+    let invites: String = invites.iter().map(|name| format!(" --invites {name}")).collect();
+    let line = format!("group --local {MODERATOR} --remote a/b/chat{invites} {options}");
+    Slim::start(node, &line)
+}
+
+/// A moderator and its participants `a/b/client-1`…, everybody in.
+fn group(node: &TestNode, participants: usize, options: &str) -> (Slim, Vec<Slim>) {
+    let names: Vec<String> = (1..=participants).map(|i| format!("a/b/client-{i}")).collect();
+    let mut clients: Vec<Slim> = names.iter().map(|name| participant(node, name)).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut moderator = moderator(node, &names, options);
+    for _ in &names {
+        assert_eq!(moderator.expect("invite")["outcome"], "joined");
+    }
+    for client in &mut clients {
+        client.expect("session");
+    }
+    (moderator, clients)
+}
+
+fn left(event: &Value, name: &str, change: &str) -> bool {
+    event["change"] == change && app(&event["name"]) == name
+}
+
+#[test]
+fn everybody_gets_everything_once_and_in_order() {
+    for options in ["", "--enable-mls"] {
+        let node = TestNode::start();
+        let (mut moderator, mut clients) = group(&node, 2, options);
+        for i in 0..20 {
+            moderator.type_line(&format!("moderator {i}"));
+            for (c, client) in clients.iter_mut().enumerate() {
+                client.type_line(&format!("client {c} {i}"));
+            }
+        }
+        let mut members = vec![moderator];
+        members.append(&mut clients);
+        for member in &mut members {
+            for line in 0..20 {
+                let outcome = member.expect("delivered");
+                assert_eq!(outcome["line"], line);
+                assert_eq!(outcome["members"].as_array().unwrap().len(), 2);
+            }
+        }
+        // What was acknowledged is told before the end.
+        members[0].end_input();
+        for (i, mut member) in members.into_iter().enumerate() {
+            member.expect("closed");
+            let messages = member.messages();
+            member.exit_well();
+            assert_eq!(messages.len(), 40, "{options} member {i}: {messages:?}");
+            for source in [MODERATOR, "a/b/client-1", "a/b/client-2"] {
+                let numbers: Vec<usize> = messages
+                    .iter()
+                    .filter(|(from, _)| from == source)
+                    .map(|(_, text)| text.rsplit(' ').next().unwrap().parse().unwrap())
+                    .collect();
+                assert!(numbers.is_empty() || numbers == (0..20).collect::<Vec<_>>());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_session_event_says_who_we_are_and_whether_it_is_encrypted() {
+    let node = TestNode::start();
+    let mut client = participant(&node, "a/b/client-1");
+    let mut moderator = moderator(&node, &["a/b/client-1"], "--enable-mls");
+    let started = moderator.expect("session");
+    assert_eq!(started["type"], "group");
+    assert_eq!(started["role"], "moderator");
+    assert_eq!(started["channel"], "a/b/chat");
+    assert_eq!(started["mls"], true);
+    let invite = moderator.expect("invite");
+    assert_eq!(invite["name"], "a/b/client-1");
+    assert_eq!(invite["outcome"], "joined");
+    let joined = client.expect("session");
+    assert_eq!(joined["role"], "participant");
+    assert_eq!(joined["channel"], "a/b/chat");
+    assert_eq!(joined["session_id"], started["session_id"]);
+    assert_eq!(joined["mls"], true);
+    assert!(joined["mls_suite"].as_str().unwrap().starts_with("MLS_"), "{joined}");
+    assert!(joined["epoch"].is_u64(), "{joined}");
+}
+
+#[test]
+fn what_is_not_text_arrives_as_it_is() {
+    let node = TestNode::start();
+    let (mut moderator, mut clients) = group(&node, 1, "");
+    moderator.type_bytes(b"\xff\xfe\x00binary\n");
+    moderator.type_bytes(b"\n\r\n");
+    moderator.type_bytes(b" windows \r\n");
+    moderator.type_bytes(b"//leave\n");
+    moderator.type_bytes("naïve „text“\n".as_bytes());
+    moderator.type_bytes(b"no line end");
+    moderator.end_input();
+    let message = clients[0].expect("message");
+    assert_eq!(message["payload_base64"], "//4AYmluYXJ5");
+    assert!(message.get("payload").is_none());
+    assert_eq!(message["payload_type"], "msg");
+    assert_eq!(message["metadata"], json!({}));
+    assert_eq!(app(&message["source"]), MODERATOR);
+    for text in [" windows ", "/leave", "naïve „text“", "no line end"] {
+        assert_eq!(clients[0].expect("message")["payload"], text);
+    }
+    let outcomes = moderator.exit_well();
+    let lines: Vec<u64> = outcomes
+        .iter()
+        .filter(|event| event["event"] == "delivered")
+        .map(|event| event["line"].as_u64().unwrap())
+        .collect();
+    assert_eq!(lines, [0, 1, 2, 3, 4], "empty lines do not count");
+}
+
+#[test]
+fn lines_wait_for_the_invitations() {
+    let node = TestNode::start();
+    let mut client = participant(&node, "a/b/client-1");
+    let mut moderator = moderator(&node, &["a/b/client-1", "a/b/nobody"], "");
+    moderator.type_line("typed too early");
+    moderator.type_line("/who");
+    moderator.end_input();
+    client.expect_message("typed too early");
+    for event in ["session", "invite", "invite", "who"] {
+        moderator.expect(event);
+    }
+    moderator.exit_well();
+    client.exit_well();
+}
+
+#[test]
+fn a_participants_lines_wait_for_its_session() {
+    let node = TestNode::start();
+    let mut client = participant(&node, "a/b/client-1");
+    client.type_line("typed too early");
+    let mut moderator = moderator(&node, &["a/b/client-1"], "");
+    moderator.expect_message("typed too early");
+}
+
+#[test]
+fn an_invitee_that_is_not_there_is_told_and_nobody_waits_for_it() {
+    let node = TestNode::start();
+    let mut client = participant(&node, "a/b/client-1");
+    let mut moderator = moderator(&node, &["a/b/nobody", "a/b/client-1"], "");
+    // The one that is there joins first, although it was invited after.
+    let first = moderator.expect("invite");
+    assert_eq!((&first["name"], &first["outcome"]), (&"a/b/client-1".into(), &"joined".into()));
+    client.expect("session");
+    let second = moderator.expect("invite");
+    assert_eq!((&second["name"], &second["outcome"]), (&"a/b/nobody".into(), &"no_answer".into()));
+    assert!(second["reason"].as_str().unwrap().contains("2 s"), "{second}");
+    moderator.end_input();
+    moderator.exit_well();
+}
+
+#[test]
+fn a_group_that_nobody_joins_fails() {
+    let node = TestNode::start();
+    let mut moderator = moderator(&node, &["a/b/nobody", "a/b/no-one"], "");
+    for _ in 0..2 {
+        assert_eq!(moderator.expect("invite")["outcome"], "no_answer");
+    }
+    assert_eq!(moderator.expect("closed")["reason"], "left");
+    moderator.exit().assert_failed(5, "nobody_joined");
+}
+
+#[test]
+fn a_wrong_secret_is_told_to_both_sides_once() {
+    let node = TestNode::start();
+    let mut client = Slim::start_with(&node, "group --local a/b/client-1", |command| {
+        command.env("SLIM_SHARED_SECRET", OTHER_SECRET);
+    });
+    client.expect("waiting");
+    let mut moderator = moderator(&node, &["a/b/client-1"], "");
+    let invite = moderator.expect("invite");
+    assert_eq!(invite["outcome"], "refused");
+    assert_eq!(invite["reason"], "secrets differ");
+    moderator.exit().assert_failed(4, "identity_refused");
+    client.expect_error("identity_mismatch");
+    client.signal(Signal::TERM);
+    let exit = client.exit();
+    assert_eq!(exit.status, Some(0));
+    assert!(exit.rest.iter().all(|event| event["event"] != "error"), "told again: {exit:?}");
+}
+
+#[test]
+fn one_with_a_wrong_secret_does_not_hold_up_the_others() {
+    let node = TestNode::start();
+    let mut stranger = Slim::start_with(&node, "group --local a/b/stranger", |command| {
+        command.env("SLIM_SHARED_SECRET", OTHER_SECRET);
+    });
+    stranger.expect("waiting");
+    let mut client = participant(&node, "a/b/client-1");
+    let mut moderator = moderator(&node, &["a/b/stranger", "a/b/client-1"], "");
+    moderator.expect_where("invite", |event| event["outcome"] == "joined");
+    moderator.type_line("hello");
+    client.expect_message("hello");
+}
+
+#[test]
+fn a_participant_that_is_killed_is_told_and_what_it_misses_is_lost() {
+    let node = TestNode::start();
+    let (mut moderator, mut clients) = group(&node, 2, "--enable-mls");
+    moderator.type_line("all here");
+    moderator.expect("delivered");
+    let killed = clients.pop().unwrap();
+    killed.signal(Signal::KILL);
+    assert_eq!(killed.exit().status, None);
+    moderator.type_line("one is gone");
+    let lost = moderator.expect("lost");
+    assert_eq!(lost["line"], 1);
+    assert_eq!(apps(&lost["members"]), ["a/b/client-2"]);
+    moderator.expect_where("participant", |event| left(event, "a/b/client-2", "offline"));
+    clients[0].expect_message("one is gone");
+    moderator.type_line("/who");
+    let who = moderator.expect("who");
+    let offline: Vec<&str> = who["members"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|member| member["online"] == false)
+        .map(|member| app(&member["name"]))
+        .collect();
+    assert_eq!(offline, ["a/b/client-2"]);
+    moderator.type_line("the others go on");
+    let delivered = moderator.expect("delivered");
+    assert_eq!(
+        (&delivered["line"], apps(&delivered["members"])),
+        (&json!(2), vec!["a/b/client-1".to_owned()])
+    );
+}
+
+#[test]
+fn participants_leave_in_every_way() {
+    let node = TestNode::start();
+    let (mut moderator, mut clients) = group(&node, 5, "");
+    let leavers = clients.split_off(1);
+    for (mut leaver, name) in leavers.into_iter().zip(2..) {
+        match name {
+            2 => leaver.type_line("Exit"),
+            3 => leaver.type_line("/leave"),
+            4 => leaver.signal(Signal::INT),
+            _ => leaver.signal(Signal::TERM),
+        }
+        assert_eq!(leaver.expect("closed")["reason"], "left");
+        assert_eq!(leaver.exit_well(), Vec::<Value>::new(), "closed is the last event");
+        let name = format!("a/b/client-{name}");
+        for member in [&mut moderator, &mut clients[0]] {
+            member.expect_where("participant", |event| left(event, &name, "left"));
+        }
+    }
+    moderator.type_line("two are left");
+    clients[0].expect_message("two are left");
+}
+
+#[test]
+fn a_participant_stays_after_the_end_of_its_input() {
+    let node = TestNode::start();
+    let (mut moderator, mut clients) = group(&node, 1, "");
+    clients[0].type_line("last words");
+    clients[0].end_input();
+    moderator.expect_message("last words");
+    moderator.type_line("still there?");
+    clients[0].expect_message("still there?");
+    moderator.end_input();
+    moderator.exit_well();
+    assert_eq!(clients[0].expect("closed")["reason"], "moderator_closed");
+    clients.pop().unwrap().exit_well();
+}
+
+#[test]
+fn the_moderator_leaves_and_the_group_is_over() {
+    for signal in [None, Some(Signal::INT), Some(Signal::TERM)] {
+        let node = TestNode::start();
+        let (mut moderator, clients) = group(&node, 2, "--enable-mls");
+        match signal {
+            None => moderator.type_line("quit"),
+            Some(signal) => moderator.signal(signal),
+        }
+        assert_eq!(moderator.expect("closed")["reason"], "left");
+        moderator.exit_well();
+        for mut client in clients {
+            assert_eq!(client.expect("closed")["reason"], "moderator_closed");
+            client.exit_well();
+        }
+    }
+}
+
+#[test]
+fn exit_waits_for_the_outcomes() {
+    let node = TestNode::start();
+    let (mut moderator, mut clients) = group(&node, 1, "");
+    for i in 0..50 {
+        moderator.type_line(&format!("line {i}"));
+    }
+    moderator.type_line("exit");
+    moderator.type_line("never sent");
+    for i in 0..50 {
+        assert_eq!(clients[0].expect("message")["payload"], format!("line {i}"));
+    }
+    for i in 0..50 {
+        assert_eq!(moderator.expect("delivered")["line"], i);
+    }
+    assert_eq!(moderator.expect("closed")["reason"], "left");
+    assert_eq!(moderator.exit_well(), Vec::<Value>::new());
+}
+
+#[test]
+fn members_are_invited_and_removed_in_order() {
+    let node = TestNode::start();
+    let (mut moderator, mut clients) = group(&node, 1, "--enable-mls");
+    let mut late = participant(&node, "a/b/late");
+    moderator.type_line("/invite a/b/late");
+    moderator.type_line("hello late");
+    moderator.type_line("/remove a/b/client-1");
+    moderator.type_line("only for late");
+    moderator.type_line("/who");
+    let invite = moderator.expect("invite");
+    assert_eq!((&invite["name"], &invite["outcome"]), (&"a/b/late".into(), &"joined".into()));
+    late.expect("session");
+    late.expect_message("hello late");
+    clients[0].expect_where("participant", |event| left(event, "a/b/late", "joined"));
+    clients[0].expect_message("hello late");
+    assert_eq!(clients[0].expect("closed")["reason"], "removed");
+    let rest = clients.pop().unwrap().exit_well();
+    assert_eq!(rest, Vec::<Value>::new());
+    late.expect_where("participant", |event| left(event, "a/b/client-1", "left"));
+    late.expect_message("only for late");
+    moderator.expect_where("participant", |event| left(event, "a/b/client-1", "removed"));
+    let who = moderator.expect("who");
+    let names: Vec<Value> =
+        who["members"].as_array().unwrap().iter().map(|member| member["name"].clone()).collect();
+    assert_eq!(apps(&names.into()), ["a/b/late", MODERATOR]);
+}
+
+#[test]
+fn inviting_a_member_again_does_no_harm() {
+    let node = TestNode::start();
+    let (mut moderator, mut clients) = group(&node, 1, "");
+    moderator.type_line("/invite a/b/client-1");
+    assert_eq!(moderator.expect("invite")["outcome"], "joined");
+    moderator.type_line("still one");
+    clients[0].expect_message("still one");
+    assert_eq!(moderator.expect("delivered")["members"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn an_instance_can_be_invited_by_its_full_name() {
+    let node = TestNode::start();
+    let mut first = Slim::start(&node, "group --local a/b/client");
+    let first_name = first.expect("connected")["name"].as_str().unwrap().to_owned();
+    first.expect("waiting");
+    let second = participant(&node, "a/b/client");
+    let mut moderator = moderator(&node, &[&first_name], "");
+    assert_eq!(moderator.expect("invite")["name"], first_name);
+    first.expect("session");
+    drop(second);
+}
+
+#[test]
+fn a_participant_may_not_moderate() {
+    let node = TestNode::start();
+    let (_moderator, mut clients) = group(&node, 1, "");
+    clients[0].type_line("/invite a/b/friend");
+    assert_eq!(clients[0].expect("invite")["outcome"], "refused");
+    clients[0].expect_error("not_moderator");
+    clients[0].type_line("/remove a/b/moderator");
+    clients[0].expect_error("not_moderator");
+}

@@ -1,0 +1,11 @@
+//! The `slim` command as its users meet it: as a process, with pipes or a terminal.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic, too")]
+
+mod group;
+mod input;
+mod node;
+mod p2p;
+mod support;
+mod terminal;
+mod usage;
