@@ -47,9 +47,7 @@ pub trait Verifier: Debug + Send + Sync {
     fn verify(&self, token: &str, now: u64) -> Result<Claims, VerifyError> {
         let claims = self.authenticate(token, now)?;
         if now > claims.expires_at {
-            return Err(VerifyError::Expired {
-                ago: now - claims.expires_at,
-            });
+            return Err(VerifyError::Expired { ago: now - claims.expires_at });
         }
         Ok(claims)
     }

@@ -62,20 +62,15 @@ impl SigningKey {
     ///
     /// [`SignError`] if the operating system gives no random numbers.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
-        let signature = self
-            .0
-            .private
-            .sign(&SystemRandom::new(), message)
-            .map_err(|_| SignError)?;
+        let signature =
+            self.0.private.sign(&SystemRandom::new(), message).map_err(|_| SignError)?;
         Ok(signature.as_ref().to_vec())
     }
 }
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SigningKey")
-            .field(self.public_key())
-            .finish()
+        f.debug_tuple("SigningKey").field(self.public_key()).finish()
     }
 }
 
@@ -140,10 +135,7 @@ impl PublicKey {
             32 => check(&ED25519, &self.0),
             33 => {
                 let point = p256::PublicKey::from_sec1_bytes(&self.0).map_err(|_| BadSignature)?;
-                check(
-                    &ECDSA_P256_SHA256_ASN1,
-                    point.to_encoded_point(false).as_bytes(),
-                )
+                check(&ECDSA_P256_SHA256_ASN1, point.to_encoded_point(false).as_bytes())
             }
             _ => check(&ECDSA_P256_SHA256_ASN1, &self.0),
         }
@@ -204,15 +196,9 @@ mod tests {
         let signature = key.sign(b"message").unwrap();
         assert_eq!(signature[0], 0x30, "DER sequence");
         assert_eq!(key.public_key().verify(b"message", &signature), Ok(()));
-        assert_eq!(
-            key.public_key().verify(b"messagf", &signature),
-            Err(BadSignature)
-        );
+        assert_eq!(key.public_key().verify(b"messagf", &signature), Err(BadSignature));
         let other = SigningKey::generate().unwrap();
-        assert_eq!(
-            other.public_key().verify(b"message", &signature),
-            Err(BadSignature)
-        );
+        assert_eq!(other.public_key().verify(b"message", &signature), Err(BadSignature));
     }
 
     #[test]
@@ -284,21 +270,13 @@ mod tests {
         let text = key.to_base64();
         assert_eq!(PublicKey::from_base64(&text), Ok(key));
         let unpadded = text.trim_end_matches('=');
-        assert_eq!(
-            PublicKey::from_base64(unpadded),
-            Err(PublicKeyError::Base64)
-        );
+        assert_eq!(PublicKey::from_base64(unpadded), Err(PublicKeyError::Base64));
         assert_eq!(PublicKey::from_base64("-_-_"), Err(PublicKeyError::Base64));
-        assert_eq!(
-            PublicKey::from_base64("AAAA"),
-            Err(PublicKeyError::Length(3))
-        );
+        assert_eq!(PublicKey::from_base64("AAAA"), Err(PublicKeyError::Length(3)));
         // 65 bytes leave four spare bits before the padding.
-        let spare = unpadded
-            .char_indices()
-            .map(|(i, c)| if i == 86 { 'B' } else { c })
-            .collect::<String>()
-            + "=";
+        let spare =
+            unpadded.char_indices().map(|(i, c)| if i == 86 { 'B' } else { c }).collect::<String>()
+                + "=";
         assert_eq!(PublicKey::from_base64(&spare), Err(PublicKeyError::Base64));
     }
 
@@ -312,10 +290,7 @@ mod tests {
         let signature = first.sign(b"x").unwrap();
         assert_eq!(second.public_key().verify(b"x", &signature), Ok(()));
 
-        assert!(matches!(
-            SigningKey::from_pkcs8(b"no key"),
-            Err(SigningKeyError::Rejected(_))
-        ));
+        assert!(matches!(SigningKey::from_pkcs8(b"no key"), Err(SigningKeyError::Rejected(_))));
         let edwards = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
         assert!(matches!(
             SigningKey::from_pkcs8(edwards.as_ref()),

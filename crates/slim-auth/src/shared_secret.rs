@@ -103,37 +103,25 @@ impl Identity for SharedSecret {
 
 impl Verifier for SharedSecret {
     fn authenticate(&self, token: &str, now: u64) -> Result<Claims, VerifyError> {
-        let (signed, mac) = token
-            .rsplit_once(':')
-            .ok_or(VerifyError::Malformed("fields"))?;
+        let (signed, mac) = token.rsplit_once(':').ok_or(VerifyError::Malformed("fields"))?;
         let mut fields = signed.split(':');
-        let (Some(subject), Some(timestamp), Some(_nonce), Some(claims), None) = (
-            fields.next(),
-            fields.next(),
-            fields.next(),
-            fields.next(),
-            fields.next(),
-        ) else {
+        let (Some(subject), Some(timestamp), Some(_nonce), Some(claims), None) =
+            (fields.next(), fields.next(), fields.next(), fields.next(), fields.next())
+        else {
             return Err(VerifyError::Malformed("fields"));
         };
 
         // The code comes first: a difference of clocks or keys is worth reporting only for
         // a token of our circle.
-        let mac = URL_SAFE_NO_PAD
-            .decode(mac)
-            .map_err(|_| VerifyError::Malformed("mac"))?;
+        let mac = URL_SAFE_NO_PAD.decode(mac).map_err(|_| VerifyError::Malformed("mac"))?;
         if mac.len() != hmac::HMAC_SHA256.digest_algorithm().output_len() {
             return Err(VerifyError::Malformed("mac"));
         }
         hmac::verify(&self.mac_key(), signed.as_bytes(), &mac).map_err(|_| VerifyError::BadMac)?;
 
-        let issued_at: u64 = timestamp
-            .parse()
-            .map_err(|_| VerifyError::Malformed("timestamp"))?;
+        let issued_at: u64 = timestamp.parse().map_err(|_| VerifyError::Malformed("timestamp"))?;
         if issued_at > now.saturating_add(Self::CLOCK_SKEW) {
-            return Err(VerifyError::FromFuture {
-                ahead: issued_at - now,
-            });
+            return Err(VerifyError::FromFuture { ahead: issued_at - now });
         }
         Ok(Claims {
             subject: subject.to_owned(),
@@ -149,23 +137,17 @@ fn public_key(claims: &str) -> Result<PublicKey, VerifyError> {
     if claims.is_empty() {
         return Err(VerifyError::NoPublicKey);
     }
-    let json = URL_SAFE_NO_PAD
-        .decode(claims)
-        .map_err(|_| VerifyError::Malformed("claims"))?;
+    let json = URL_SAFE_NO_PAD.decode(claims).map_err(|_| VerifyError::Malformed("claims"))?;
     let claims: serde_json::Value =
         serde_json::from_slice(&json).map_err(|_| VerifyError::Malformed("claims"))?;
-    let text = claims
-        .get("pubkey")
-        .and_then(serde_json::Value::as_str)
-        .ok_or(VerifyError::NoPublicKey)?;
+    let text =
+        claims.get("pubkey").and_then(serde_json::Value::as_str).ok_or(VerifyError::NoPublicKey)?;
     Ok(PublicKey::from_base64(text)?)
 }
 
 impl fmt::Debug for SharedSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedSecret")
-            .field("subject", &self.subject)
-            .finish_non_exhaustive()
+        f.debug_struct("SharedSecret").field("subject", &self.subject).finish_non_exhaustive()
     }
 }
 
@@ -218,10 +200,7 @@ mod tests {
 
     #[test]
     fn a_token_tells_subject_key_and_time() {
-        let (alice, bob) = (
-            alice(),
-            SharedSecret::new("bob", SECRET, &mut rng()).unwrap(),
-        );
+        let (alice, bob) = (alice(), SharedSecret::new("bob", SECRET, &mut rng()).unwrap());
         let token = alice.token(NOW, &mut rng()).unwrap();
         let claims = bob.verify(&token, NOW).unwrap();
         assert_eq!(
@@ -266,10 +245,7 @@ mod tests {
 
         let tokens = [(); 2].map(|()| first.token(NOW, &mut generator).unwrap());
         assert_ne!(tokens[0], tokens[1]);
-        assert_eq!(
-            first.token(NOW, &mut rng()).unwrap(),
-            first.token(NOW, &mut rng()).unwrap()
-        );
+        assert_eq!(first.token(NOW, &mut rng()).unwrap(), first.token(NOW, &mut rng()).unwrap());
     }
 
     #[test]
@@ -279,10 +255,7 @@ mod tests {
         assert_eq!(new("", SECRET), Err(SharedSecretError::EmptyId));
         assert_eq!(new("a:b", SECRET), Err(SharedSecretError::IdCharacter(':')));
         assert_eq!(new("a b", SECRET), Err(SharedSecretError::IdCharacter(' ')));
-        assert_eq!(
-            new("a\u{2003}", SECRET),
-            Err(SharedSecretError::IdCharacter('\u{2003}'))
-        );
+        assert_eq!(new("a\u{2003}", SECRET), Err(SharedSecretError::IdCharacter('\u{2003}')));
         assert_eq!(new("a", &SECRET[1..]), Err(SharedSecretError::TooShort(31)));
         // Bytes count, not characters.
         assert_eq!(new("a", &"é".repeat(16)), Ok(()));
@@ -294,10 +267,7 @@ mod tests {
         assert!(!format!("{alice:?}").contains(SECRET));
         let short = "a secret of thirty-one bytes !!";
         let error = SharedSecret::new("a", short, &mut rng()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the secret has 31 bytes, at least 32 are needed"
-        );
+        assert_eq!(error.to_string(), "the secret has 31 bytes, at least 32 are needed");
         assert!(!format!("{error:?}").contains(short));
     }
 
@@ -306,15 +276,9 @@ mod tests {
         let alice = alice();
         let token = alice.token(NOW, &mut rng()).unwrap();
         assert!(alice.verify(&token, NOW - 5).is_ok());
-        assert_eq!(
-            alice.verify(&token, NOW - 6),
-            Err(VerifyError::FromFuture { ahead: 6 })
-        );
+        assert_eq!(alice.verify(&token, NOW - 6), Err(VerifyError::FromFuture { ahead: 6 }));
         assert!(alice.verify(&token, NOW + 3600).is_ok());
-        assert_eq!(
-            alice.verify(&token, NOW + 3601),
-            Err(VerifyError::Expired { ago: 1 })
-        );
+        assert_eq!(alice.verify(&token, NOW + 3601), Err(VerifyError::Expired { ago: 1 }));
     }
 
     #[test]
@@ -323,10 +287,7 @@ mod tests {
         let token = alice.token(NOW, &mut rng()).unwrap();
         let claims = alice.authenticate(&token, NOW + 1_000_000).unwrap();
         assert_eq!(claims.expires_at, NOW + 3600);
-        assert_eq!(
-            alice.authenticate(&token, NOW - 6),
-            Err(VerifyError::FromFuture { ahead: 6 })
-        );
+        assert_eq!(alice.authenticate(&token, NOW - 6), Err(VerifyError::FromFuture { ahead: 6 }));
         let stranger = SharedSecret::new("a", &SECRET.replace('0', "1"), &mut rng()).unwrap();
         assert_eq!(stranger.authenticate(&token, NOW), Err(VerifyError::BadMac));
     }
@@ -346,11 +307,7 @@ mod tests {
         let alice = alice();
         let token = alice.token(NOW, &mut rng()).unwrap();
         let check = |token: &str, fault| {
-            assert_eq!(
-                alice.verify(token, NOW),
-                Err(VerifyError::Malformed(fault)),
-                "{token}"
-            );
+            assert_eq!(alice.verify(token, NOW), Err(VerifyError::Malformed(fault)), "{token}");
         };
         check("", "fields");
         check("a:b:c:d", "fields");
@@ -380,10 +337,7 @@ mod tests {
         let index = alphabet.find(last).unwrap();
         assert_eq!(index % 4, 0);
         let spare = format!("{text}{}", &alphabet[index + 1..index + 2]);
-        assert_eq!(
-            alice.verify(&spare, NOW),
-            Err(VerifyError::Malformed("mac"))
-        );
+        assert_eq!(alice.verify(&spare, NOW), Err(VerifyError::Malformed("mac")));
     }
 
     #[test]
@@ -413,16 +367,10 @@ mod tests {
         let alice = alice();
         let last = alice.token(u64::MAX, &mut rng()).unwrap();
         assert!(alice.verify(&last, u64::MAX).is_ok());
-        assert_eq!(
-            alice.verify(&last, 0),
-            Err(VerifyError::FromFuture { ahead: u64::MAX })
-        );
+        assert_eq!(alice.verify(&last, 0), Err(VerifyError::FromFuture { ahead: u64::MAX }));
         let first = alice.token(0, &mut rng()).unwrap();
         assert!(alice.verify(&first, 0).is_ok());
-        assert!(matches!(
-            alice.verify(&first, u64::MAX),
-            Err(VerifyError::Expired { .. })
-        ));
+        assert!(matches!(alice.verify(&first, u64::MAX), Err(VerifyError::Expired { .. })));
     }
 
     proptest! {

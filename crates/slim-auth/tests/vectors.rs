@@ -101,19 +101,13 @@ fn check(message: &Signed) {
     let signature = hex::decode(message.header_signature).unwrap();
     assert_eq!(claims.public_key.verify(&header, &signature), Ok(()));
     header[0] ^= 1;
-    assert_eq!(
-        claims.public_key.verify(&header, &signature),
-        Err(BadSignature)
-    );
+    assert_eq!(claims.public_key.verify(&header, &signature), Err(BadSignature));
 
     let mut input = payload_input(message);
     let signature = STANDARD.decode(message.payload_signature).unwrap();
     assert_eq!(claims.public_key.verify(&input, &signature), Ok(()));
     *input.last_mut().unwrap() ^= 1;
-    assert_eq!(
-        claims.public_key.verify(&input, &signature),
-        Err(BadSignature)
-    );
+    assert_eq!(claims.public_key.verify(&input, &signature), Err(BadSignature));
 }
 
 #[test]
@@ -147,8 +141,5 @@ fn discovery_request() {
 fn a_key_verifies_nobody_elses_message() {
     let header = hex::decode(DISCOVERY_REQUEST.header).unwrap();
     let signature = hex::decode(DISCOVERY_REQUEST.header_signature).unwrap();
-    assert_eq!(
-        claims(&GROUP_ACK).public_key.verify(&header, &signature),
-        Err(BadSignature)
-    );
+    assert_eq!(claims(&GROUP_ACK).public_key.verify(&header, &signature), Err(BadSignature));
 }

@@ -11,7 +11,7 @@
 //!
 //! | what arrives | member, same epoch | later epoch | earlier epoch | removed |
 //! |---|---|---|---|---|
-//! | commit of the moderator | applied, or [`Effect::SelfRemoved`] | `FutureEpoch` | `PastEpoch` | `Removed` |
+//! | commit of the moderator | applied, or `SelfRemoved` | `FutureEpoch` | `PastEpoch` | `Removed` |
 //! | commit of anybody else | `NotModerator` | `FutureEpoch` | `PastEpoch` | `Removed` |
 //! | data | decrypted once | `FutureEpoch` | decrypted once for five epochs back | `Removed` |
 //! | anything broken | refused, nothing changes | refused | refused | refused |
@@ -39,11 +39,11 @@ use openmls::prelude::{
 };
 
 pub(crate) use self::{
-    commit::{AddCommit, CommitError, KeyPackageError},
-    credential::{CredentialError, Vetting},
+    commit::{AddCommit, CommitError},
+    credential::Vetting,
     group::{CreateError, DecryptError, Decrypted, EncryptError, Group},
     joiner::{JoinError, Joiner, KeyPackageRefused},
-    process::{Effect, ProcessError},
+    process::ProcessError,
 };
 
 const CIPHER_SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256;
@@ -88,23 +88,4 @@ fn lifetime(now: u64) -> Lifetime {
 fn decode(mut message: &[u8]) -> Option<MlsMessageBodyIn> {
     let decoded = MlsMessageIn::tls_deserialize(&mut message).ok()?;
     message.is_empty().then(|| decoded.extract())
-}
-
-/// The epoch a commit or an encrypted message was made in, without decoding more.
-///
-/// `None` for other kinds of messages and for what is cut off before the epoch.
-pub(crate) fn message_epoch(message: &[u8]) -> Option<u64> {
-    // RFC 9420 §6: version mls10, then PublicMessage or PrivateMessage. Both begin with
-    // the group id and the epoch.
-    let after_format =
-        message.strip_prefix(&[0, 1, 0, 1]).or_else(|| message.strip_prefix(&[0, 1, 0, 2]))?;
-    // RFC 9420 §2.1.2: the two high bits of a length tell how long it is itself.
-    let (length, group_id) = match *after_format {
-        [a @ 0..0x40, ref rest @ ..] => (usize::from(a), rest),
-        [a @ 0x40..0x80, b, ref rest @ ..] => (usize::from(a & 0x3f) << 8 | usize::from(b), rest),
-        // A longer group id is nobody's.
-        _ => return None,
-    };
-    let epoch = group_id.get(length..)?.first_chunk()?;
-    Some(u64::from_be_bytes(*epoch))
 }

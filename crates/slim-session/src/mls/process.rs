@@ -41,8 +41,8 @@ impl Group {
     ///
     /// # Errors
     ///
-    /// [`ProcessError`]; the group is as it was. Only [`ProcessError::FutureEpoch`] and
-    /// [`ProcessError::NotValidYet`] can go better another time.
+    /// [`ProcessError`]; the group is as it was. Only [`ProcessError::FutureEpoch`],
+    /// [`ProcessError::NotValidYet`] and a token from the future can go better later.
     pub(crate) fn process_commit(
         &mut self,
         commit: &[u8],

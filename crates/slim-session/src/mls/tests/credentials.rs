@@ -7,8 +7,8 @@ use slim_auth::{Claims, PublicKey, Verifier, VerifyError};
 
 use super::*;
 use crate::mls::{
-    CommitError, CreateError, CredentialError, JoinError, KeyPackageError, decode,
-    provider::Provider,
+    CommitError, CreateError, JoinError, commit::KeyPackageError, credential::CredentialError,
+    decode, provider::Provider,
 };
 
 fn refused(error: CredentialError) -> CommitError {

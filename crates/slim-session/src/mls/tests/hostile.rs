@@ -6,7 +6,7 @@ use openmls::prelude::{Extension, Extensions, RequiredCapabilitiesExtension};
 use proptest::prelude::*;
 
 use super::*;
-use crate::mls::{CommitError, JoinError, message_epoch};
+use crate::mls::{CommitError, JoinError};
 
 #[test]
 fn a_changed_message_is_refused_and_the_true_one_still_taken() {
@@ -116,7 +116,6 @@ fn a_proposal_outside_of_a_commit_is_refused() {
 
 /// Everything that arrives from outside, given the same bytes.
 fn offer_everywhere(party: &mut Party, bytes: &[u8]) {
-    message_epoch(bytes);
     let epoch = party.members[0].group.epoch();
     let Member { person, group } = &mut party.moderator;
     group.add(bytes, "anybody", &person.identity, now()).unwrap_err();

@@ -1,7 +1,6 @@
 //! Messages that come late, early, twice, or not at all.
 
 use super::*;
-use crate::mls::message_epoch;
 
 #[test]
 fn messages_come_in_any_order() {
@@ -113,25 +112,4 @@ fn the_length_of_a_short_payload_is_hidden() {
     lengths.sort_unstable();
     lengths.dedup();
     assert!(lengths.len() <= 2, "{lengths:?}");
-}
-
-#[test]
-fn the_epoch_of_a_message_can_be_read_without_decrypting() {
-    let mut party = Party::new(&["alice"]);
-    for epoch in 1..4 {
-        let message = party.moderator.encrypt("x");
-        assert_eq!(message_epoch(&message), Some(epoch));
-        let commit = party.refresh();
-        assert_eq!(message_epoch(&commit), Some(epoch));
-        assert_eq!(message_epoch(&message[..44]), None);
-        assert_eq!(message_epoch(&message[..45]), Some(epoch));
-    }
-    let key_package = Person::new("bob").key_package(now());
-    assert_eq!(message_epoch(&key_package), None);
-    assert_eq!(message_epoch(b""), None);
-    // A group id of 300 bytes.
-    let mut long = vec![0, 1, 0, 2, 0x41, 0x2c];
-    long.extend([9; 300]);
-    long.extend(77_u64.to_be_bytes());
-    assert_eq!(message_epoch(&long), Some(77));
 }

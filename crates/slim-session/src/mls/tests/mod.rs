@@ -12,7 +12,9 @@ use bytes::Bytes;
 use rand::{SeedableRng as _, rngs::SmallRng};
 use slim_auth::{Identity as _, SharedSecret, SigningKey};
 
-use super::{AddCommit, DecryptError, Decrypted, Effect, Group, Joiner, ProcessError, Vetting};
+use super::{
+    AddCommit, DecryptError, Decrypted, Group, Joiner, ProcessError, Vetting, process::Effect,
+};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const MODERATOR: &str = "org/ns/mod";
