@@ -24,9 +24,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         "--format-version=1",
     ]))?;
     let metadata: Value = serde_json::from_str(&metadata).context("cargo's metadata")?;
-    let target = metadata["target_directory"]
-        .as_str()
-        .context("no target directory")?;
+    let target = metadata["target_directory"].as_str().context("no target directory")?;
     println!("report: {target}/criterion/report/index.html");
     Ok(())
 }

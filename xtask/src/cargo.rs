@@ -9,9 +9,7 @@ use serde_json::Value;
 
 /// The folder of the workspace.
 pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("xtask is a folder of the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a folder of the workspace")
 }
 
 /// The cargo that started us, in the folder of the workspace.
@@ -26,9 +24,7 @@ pub(crate) fn command(args: &[&str]) -> Command {
 /// # Errors
 /// If it cannot be started or ends with a status other than 0.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start {command:?}"))?;
+    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
     if !status.success() {
         bail!("{} ended with {status}", shown(command));
     }
@@ -79,13 +75,9 @@ impl Programs {
     pub(crate) fn in_folder(folder: &Path) -> anyhow::Result<Self> {
         let find = |name: &str| {
             let path = folder.join(name).with_extension(env::consts::EXE_EXTENSION);
-            path.canonicalize()
-                .with_context(|| format!("no program {}", path.display()))
+            path.canonicalize().with_context(|| format!("no program {}", path.display()))
         };
-        Ok(Self {
-            node: find("slim-node")?,
-            slim: find("slim")?,
-        })
+        Ok(Self { node: find("slim-node")?, slim: find("slim")? })
     }
 
     /// Builds with `cargo build` and the given further arguments.
@@ -93,11 +85,7 @@ impl Programs {
     /// # Errors
     /// If the build fails or gives no such programs.
     pub(crate) fn build(args: &[&str]) -> anyhow::Result<Self> {
-        let mut build = command(&[
-            "build",
-            "--locked",
-            "--message-format=json-render-diagnostics",
-        ]);
+        let mut build = command(&["build", "--locked", "--message-format=json-render-diagnostics"]);
         let messages = output(build.args(args))?;
         let built = |name: &str| {
             messages
@@ -105,10 +93,7 @@ impl Programs {
                 .find_map(|line| executable(line, name))
                 .with_context(|| format!("the build gave no program {name}"))
         };
-        Ok(Self {
-            node: built("slim-node")?,
-            slim: built("slim")?,
-        })
+        Ok(Self { node: built("slim-node")?, slim: built("slim")? })
     }
 }
 
@@ -120,10 +105,7 @@ fn executable(line: &str, name: &str) -> Option<PathBuf> {
         && target["name"] == name
         && target["kind"][0] == "bin"
         && message["profile"]["test"] == false;
-    message["executable"]
-        .as_str()
-        .filter(|_| is_it)
-        .map(PathBuf::from)
+    message["executable"].as_str().filter(|_| is_it).map(PathBuf::from)
 }
 
 #[cfg(test)]
@@ -141,10 +123,7 @@ mod tests {
             })
             .to_string()
         };
-        assert_eq!(
-            executable(&line("bin", false), "slim"),
-            Some("/target/debug/slim".into())
-        );
+        assert_eq!(executable(&line("bin", false), "slim"), Some("/target/debug/slim".into()));
         assert_eq!(executable(&line("bin", true), "slim"), None);
         assert_eq!(executable(&line("test", false), "slim"), None);
         assert_eq!(executable(&line("bin", false), "slim-node"), None);

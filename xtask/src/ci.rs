@@ -18,27 +18,18 @@ const TEST: [&str; 2] = ["test", "--workspace"];
 
 pub(crate) fn run() -> anyhow::Result<()> {
     let mut report = Report::default();
-    report.step("formatting", || {
-        cargo::run(&mut cargo::command(&["fmt", "--all", "--check"]))
-    })?;
+    report.step("formatting", || cargo::run(&mut cargo::command(&["fmt", "--all", "--check"])))?;
     report.step("generated code", codegen::check)?;
     report.step("licences", licences::run)?;
     report.advisories()?;
     report.step("clippy", || cargo::run(&mut clippy()))?;
     // What the tests build too, but said so that the programs' places come out.
-    let programs = report.step("build", || {
-        Programs::build(&["--workspace", "--bins", "--tests", "--examples"])
-    })?;
+    let programs = report
+        .step("build", || Programs::build(&["--workspace", "--bins", "--tests", "--examples"]))?;
     let totals = report.step("tests", test)?;
     // In the tests' profile, once each: that they run, not how fast.
     report.step("benchmarks run", || {
-        cargo::run(&mut cargo::command(&[
-            "test",
-            "--locked",
-            "--workspace",
-            "--bench",
-            "*",
-        ]))
+        cargo::run(&mut cargo::command(&["test", "--locked", "--workspace", "--bench", "*"]))
     })?;
     report.step("documentation", || cargo::run(&mut documentation()))?;
     report.step("demo", || demo::check(&programs, true))?;
@@ -63,11 +54,8 @@ fn documentation() -> Command {
 /// Runs all tests, passing their output on.
 fn test() -> anyhow::Result<Totals> {
     let mut test = cargo::command(&TEST);
-    test.args(["--locked", "--no-fail-fast"])
-        .stdout(Stdio::piped());
-    let mut child = test
-        .spawn()
-        .with_context(|| format!("cannot start {test:?}"))?;
+    test.args(["--locked", "--no-fail-fast"]).stdout(Stdio::piped());
+    let mut child = test.spawn().with_context(|| format!("cannot start {test:?}"))?;
     let mut totals = Totals::default();
     for line in BufReader::new(child.stdout.take().context("no pipe")?).lines() {
         let line = line.context("reading the tests' output")?;
@@ -95,9 +83,8 @@ struct Totals {
 
 impl Totals {
     fn add(&mut self, line: &str) {
-        let Some((_, counts)) = line
-            .strip_prefix("test result: ")
-            .and_then(|result| result.split_once(". "))
+        let Some((_, counts)) =
+            line.strip_prefix("test result: ").and_then(|result| result.split_once(". "))
         else {
             return;
         };
@@ -118,11 +105,7 @@ impl Totals {
 
 impl std::fmt::Display for Totals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{} passed, {} failed, {} ignored",
-            self.passed, self.failed, self.ignored
-        )
+        write!(f, "{} passed, {} failed, {} ignored", self.passed, self.failed, self.ignored)
     }
 }
 
@@ -167,8 +150,7 @@ impl Report {
         println!(
             "\n=== advisories\nSKIPPED: cargo-deny is not installed (cargo install cargo-deny)"
         );
-        self.0
-            .push(("advisories".to_owned(), "SKIPPED, no cargo-deny".to_owned()));
+        self.0.push(("advisories".to_owned(), "SKIPPED, no cargo-deny".to_owned()));
         Ok(())
     }
 
@@ -199,27 +181,14 @@ mod tests {
         ] {
             totals.add(line);
         }
-        assert_eq!(
-            totals,
-            Totals {
-                passed: 15,
-                failed: 2,
-                ignored: 1
-            }
-        );
+        assert_eq!(totals, Totals { passed: 15, failed: 2, ignored: 1 });
     }
 
     #[test]
     fn the_readme_names_the_same_commands() {
         let readme = std::fs::read_to_string(cargo::root().join("README.md")).unwrap();
-        for command in [
-            format!("cargo {}", TEST.join(" ")),
-            "cargo xtask demo".to_owned(),
-        ] {
-            assert!(
-                readme.contains(&command),
-                "README.md does not say `{command}`"
-            );
+        for command in [format!("cargo {}", TEST.join(" ")), "cargo xtask demo".to_owned()] {
+            assert!(readme.contains(&command), "README.md does not say `{command}`");
         }
     }
 }

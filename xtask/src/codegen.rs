@@ -45,11 +45,7 @@ fn generate() -> anyhow::Result<String> {
     let mut config = prost_build::Config::new();
     config.bytes(["."]).btree_map(["."]);
     let module = prost_build::Module::from_protobuf_package_name("dataplane.proto.v1");
-    let requests = descriptors
-        .file
-        .into_iter()
-        .map(|file| (module.clone(), file))
-        .collect();
+    let requests = descriptors.file.into_iter().map(|file| (module.clone(), file)).collect();
     config
         .generate(requests)
         .context("generating Rust")?

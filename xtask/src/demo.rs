@@ -69,8 +69,8 @@ const PHRASES: [&str; 6] = [
     "hello, everybody",
     "can all of you read this?",
     "loud and clear",
-    "the node carries it, and cannot read it",
-    "nothing is lost, nothing comes twice",
+    "the node only passes it on",
+    "nothing lost, nothing twice",
     "that is all from here",
 ];
 
@@ -82,28 +82,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             Programs::build(&["--package", "slim-node", "--package", "slim-cli"])?
         }
     };
-    let plan = Plan {
-        clients: args.clients.into(),
-        messages: args.messages,
-        mls: !args.no_mls,
-    };
-    if args.interactive {
-        interactive::run(&programs, plan)
-    } else {
-        play(&programs, plan)
-    }
+    let plan = Plan { clients: args.clients.into(), messages: args.messages, mls: !args.no_mls };
+    if args.interactive { interactive::run(&programs, plan) } else { play(&programs, plan) }
 }
 
 /// The demo as it is without options, for `ci`.
 pub(crate) fn check(programs: &Programs, mls: bool) -> anyhow::Result<()> {
-    play(
-        programs,
-        Plan {
-            clients: 2,
-            messages: 5,
-            mls,
-        },
-    )
+    play(programs, Plan { clients: 2, messages: 5, mls })
 }
 
 impl Plan {
@@ -128,12 +113,7 @@ impl Plan {
     }
 
     fn screen(self) -> Screen {
-        Screen::new(
-            self.members()
-                .map(|(label, _)| label.len())
-                .max()
-                .unwrap_or(0),
-        )
+        Screen::new(self.members().map(|(label, _)| label.len()).max().unwrap_or(0))
     }
 
     fn step_timeout(self) -> Duration {
@@ -145,9 +125,7 @@ impl Plan {
 fn play(programs: &Programs, plan: Plan) -> anyhow::Result<()> {
     let node = Node::start(programs)?;
     let mut stage = Stage::new(plan);
-    stage
-        .screen
-        .progress(None, "node", &format!("listening on {}", node.address()));
+    stage.screen.progress(None, "node", &format!("listening on {}", node.address()));
 
     let played = stage.play(programs, &node);
     let tails = stage.end_members(played.is_ok());
@@ -253,13 +231,10 @@ impl Stage {
         let id = self.children.len();
         let sender = self.sender.clone();
         let mut command = node.member(programs, address);
-        let child = Child::start(
-            command.args(["--output", "json"]).args(args),
-            move |output| {
-                // Nobody listens any more once the demo is over.
-                sender.send((id, output)).ok();
-            },
-        )?;
+        let child = Child::start(command.args(["--output", "json"]).args(args), move |output| {
+            // Nobody listens any more once the demo is over.
+            sender.send((id, output)).ok();
+        })?;
         self.children.push(child);
         self.has_ended.push(false);
         Ok(())
@@ -296,8 +271,7 @@ impl Stage {
             Output::Line(line) => match serde_json::from_str(&line) {
                 Ok(event) => self.on_event(member, event),
                 Err(error) => {
-                    self.conversation
-                        .problem(member, &format!("not an event: {line:?}: {error}"));
+                    self.conversation.problem(member, &format!("not an event: {line:?}: {error}"));
                 }
             },
             Output::Ended => {
@@ -311,8 +285,7 @@ impl Stage {
 
     fn on_event(&mut self, member: MemberId, event: Event) {
         if let Some(text) = progress(&event) {
-            self.screen
-                .progress(Some(member), self.conversation.label(member), &text);
+            self.screen.progress(Some(member), self.conversation.label(member), &text);
         }
         if let Some(line) = self.conversation.on_event(member, event, Instant::now()) {
             self.screen.spoken(&line);
@@ -340,8 +313,7 @@ impl Stage {
                 }
             };
             if went_well && !status.success() {
-                self.conversation
-                    .problem(id, &format!("ended with {status}"));
+                self.conversation.problem(id, &format!("ended with {status}"));
             }
             if went_well && !stderr.is_empty() {
                 self.conversation.problem(id, "wrote on stderr");

@@ -20,22 +20,14 @@ const TAG: &str = "slim";
 const RESOLVERS: [&str; 3] = ["libnss_files.so.2", "libnss_dns.so.2", "libresolv.so.2"];
 
 pub(crate) fn run() -> anyhow::Result<()> {
-    let docker = Command::new("docker")
-        .arg("version")
-        .stdout(Stdio::null())
-        .status();
+    let docker = Command::new("docker").arg("version").stdout(Stdio::null()).status();
     ensure!(
         docker.is_ok_and(|status| status.success()),
         "no Docker engine answers to `docker version`"
     );
 
-    let programs = Programs::build(&[
-        "--release",
-        "--package",
-        "slim-node",
-        "--package",
-        "slim-cli",
-    ])?;
+    let programs =
+        Programs::build(&["--release", "--package", "slim-node", "--package", "slim-cli"])?;
     let context = cargo::root().join("target/image");
     stage(&programs, &context)?;
     let mut build = Command::new("docker");
@@ -86,11 +78,7 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
 fn libraries(program: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let listing = cargo::output(Command::new("ldd").arg(program))?;
     let found = library_paths(&listing);
-    ensure!(
-        !found.is_empty(),
-        "{} needs no libraries, says ldd: {listing}",
-        program.display()
-    );
+    ensure!(!found.is_empty(), "{} needs no libraries, says ldd: {listing}", program.display());
     Ok(found)
 }
 

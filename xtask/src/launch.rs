@@ -29,10 +29,7 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     if cfg!(target_os = "linux") {
         // Not `current_exe`: the file may have been built anew meanwhile.
         let mut command = Command::new("/proc/self/exe");
-        command
-            .arg("launch")
-            .arg(std::process::id().to_string())
-            .arg(program);
+        command.arg("launch").arg(std::process::id().to_string()).arg(program);
         command
     } else {
         Command::new(program)
@@ -48,11 +45,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
     set_parent_process_death_signal(Some(Signal::KILL)).context("asking for the end signal")?;
     // Only now: whoever died before the request was heard is seen here.
-    ensure!(
-        parent_id() == args.parent,
-        "process {} is gone",
-        args.parent
-    );
+    ensure!(parent_id() == args.parent, "process {} is gone", args.parent);
     let error = Command::new(&args.program).args(&args.args).exec();
     Err(error).with_context(|| format!("cannot start {}", args.program.display()))
 }

@@ -22,20 +22,12 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let metadata: Value = serde_json::from_str(&metadata).context("cargo's metadata")?;
     let packages = metadata["packages"].as_array().context("no packages")?;
 
-    let complaints: Vec<String> = packages
-        .iter()
-        .filter_map(|package| complaint(package, &allowed))
-        .collect();
+    let complaints: Vec<String> =
+        packages.iter().filter_map(|package| complaint(package, &allowed)).collect();
     if !complaints.is_empty() {
-        bail!(
-            "licences that deny.toml does not allow:\n{}",
-            complaints.join("\n")
-        );
+        bail!("licences that deny.toml does not allow:\n{}", complaints.join("\n"));
     }
-    println!(
-        "{} packages, all under licences that deny.toml allows",
-        packages.len()
-    );
+    println!("{} packages, all under licences that deny.toml allows", packages.len());
     Ok(())
 }
 
@@ -48,9 +40,7 @@ fn allowed(deny: &str) -> anyhow::Result<Vec<LicenseReq>> {
         .context("deny.toml has no licenses.allow")?;
     list.iter()
         .map(|entry| {
-            let text = entry
-                .as_str()
-                .context("deny.toml: licenses.allow has more than texts")?;
+            let text = entry.as_str().context("deny.toml: licenses.allow has more than texts")?;
             let expression = Expression::parse(text).with_context(|| text.to_owned())?;
             let mut parts = expression.requirements();
             match (parts.next(), parts.next()) {

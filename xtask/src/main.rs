@@ -1,9 +1,5 @@
 //! Automation of the project: `cargo xtask <command>`.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a program that people read"
-)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that people read")]
 
 use std::process::ExitCode;
 

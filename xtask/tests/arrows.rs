@@ -13,11 +13,7 @@ fn tree(args: &[&str]) -> BTreeSet<String> {
         .args(args)
         .output()
         .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout)
         .unwrap()
         .lines()
@@ -41,21 +37,12 @@ fn workspace() -> BTreeSet<String> {
 fn check(package: &str, allowed: &[&str], forbidden: &[&str]) {
     let found = built_from(package);
     let mut workspace = workspace();
-    assert!(
-        workspace.remove(package),
-        "{package} is not in the workspace"
-    );
+    assert!(workspace.remove(package), "{package} is not in the workspace");
     for used in found.intersection(&workspace) {
-        assert!(
-            allowed.contains(&used.as_str()),
-            "{package} must not use {used}"
-        );
+        assert!(allowed.contains(&used.as_str()), "{package} must not use {used}");
     }
     for used in forbidden {
-        assert!(
-            !found.contains(*used),
-            "{package} must not be built from {used}"
-        );
+        assert!(!found.contains(*used), "{package} must not be built from {used}");
     }
 }
 
@@ -95,11 +82,7 @@ fn the_node_knows_no_session() {
 fn a_client_contains_no_router() {
     let below = ["slim-session", "slim-link", "slim-auth", "slim-proto"];
     check("slim-client", &below, &["dashmap"]);
-    check(
-        "slim-cli",
-        &[&below[..], &["slim-client"]].concat(),
-        &["dashmap"],
-    );
+    check("slim-cli", &[&below[..], &["slim-client"]].concat(), &["dashmap"]);
 }
 
 #[test]

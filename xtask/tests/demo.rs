@@ -32,22 +32,15 @@ fn programs(test: &str, node: &str, slim: &str) -> PathBuf {
 
 fn demo(folder: &Path) -> Command {
     let mut command = Command::new(XTASK);
-    command
-        .arg("demo")
-        .arg("--programs")
-        .arg(folder)
-        .stdin(Stdio::null());
+    command.arg("demo").arg("--programs").arg(folder).stdin(Stdio::null());
     command
 }
 
 /// What a demo with these members says, and that it fails.
 fn check_fails(test: &str, node: &str, slim: &str, expected: &[&str]) {
     let folder = programs(test, node, slim);
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = demo(&folder).args(["--clients", "1"]).output().unwrap();
+    let Output { status, stdout, stderr } =
+        demo(&folder).args(["--clients", "1"]).output().unwrap();
     let shown = String::from_utf8([stdout, stderr].concat()).unwrap();
     assert_eq!(status.code(), Some(1), "{shown}");
     for text in expected {
@@ -71,22 +64,13 @@ fn a_client_that_ends_early_is_told_with_its_reason() {
         "no-client",
         NODE,
         "echo 'identity refused' >&2; exit 4",
-        &[
-            "client-1: ended early",
-            "is not waiting",
-            "client-1: identity refused",
-        ],
+        &["client-1: ended early", "is not waiting", "client-1: identity refused"],
     );
 }
 
 #[test]
 fn a_line_that_is_no_event_is_told() {
-    check_fails(
-        "no-event",
-        NODE,
-        "echo hello; exec cat",
-        &["not an event: \"hello\""],
-    );
+    check_fails("no-event", NODE, "echo hello; exec cat", &["not an event: \"hello\""]);
 }
 
 #[test]
@@ -99,10 +83,7 @@ fn an_invitation_without_answer_ends_the_demo_at_once() {
         *) echo '{"event":"waiting"}' ;;
         esac
         exec cat"#;
-    let expected = [
-        "moderator: invitation of a/b/c: no_answer",
-        "client-1 is not in a session",
-    ];
+    let expected = ["moderator: invitation of a/b/c: no_answer", "client-1 is not in a session"];
     check_fails("no-answer", NODE, slim, &expected);
 }
 
@@ -118,13 +99,8 @@ fn nothing_outlives_a_demo_that_is_killed() {
     let mut shell = Command::new("sh");
     // The shell makes its stderr descriptor 9 and becomes the demo.
     shell.args(["-c", r#"exec "$@" 9>&2"#, "sh"]).arg(XTASK);
-    shell
-        .args(["demo", "--clients", "3", "--programs"])
-        .arg(folder);
-    shell
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
+    shell.args(["demo", "--clients", "3", "--programs"]).arg(folder);
+    shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut demo = shell.spawn().unwrap();
 
     let mut pipe = demo.stderr.take().unwrap();
@@ -141,18 +117,14 @@ fn nothing_outlives_a_demo_that_is_killed() {
     seen.recv_timeout(TIMEOUT).expect("all members are up");
     demo.kill().unwrap();
     demo.wait().unwrap();
-    seen.recv_timeout(TIMEOUT)
-        .expect("nobody holds the pipe any more");
+    seen.recv_timeout(TIMEOUT).expect("nobody holds the pipe any more");
 }
 
 #[test]
 #[cfg(target_os = "linux")]
 fn nothing_is_started_for_a_process_that_is_gone() {
     // Whoever asks is not our parent, as if it had died already.
-    let output = Command::new(XTASK)
-        .args(["launch", "1", "echo", "started"])
-        .output()
-        .unwrap();
+    let output = Command::new(XTASK).args(["launch", "1", "echo", "started"]).output().unwrap();
     assert!(!output.status.success());
     assert_eq!(output.stdout, b"");
 }

@@ -38,10 +38,7 @@ impl Child {
         command: &mut Command,
         sink: impl Fn(Output) + Send + 'static,
     ) -> anyhow::Result<Self> {
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Self::watch(command, sink)
     }
 
@@ -60,9 +57,7 @@ impl Child {
         command: &mut Command,
         sink: impl Fn(Output) + Send + 'static,
     ) -> anyhow::Result<Self> {
-        let mut process = command
-            .spawn()
-            .with_context(|| format!("cannot start {command:?}"))?;
+        let mut process = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
         let pid = pid(&process);
         let stdout = process.stdout.take();
         let stderr = process.stderr.take();
@@ -78,11 +73,7 @@ impl Child {
             sink(Output::Ended);
         });
         let stderr = stderr.map(|stderr| thread::spawn(move || tail(stderr)));
-        Ok(Self {
-            process,
-            stdin,
-            stderr,
-        })
+        Ok(Self { process, stdin, stderr })
     }
 
     /// Writes a line to its stdin.
@@ -91,9 +82,7 @@ impl Child {
     /// If it no longer reads.
     pub(super) fn write_line(&mut self, line: &str) -> anyhow::Result<()> {
         let stdin = self.stdin.as_mut().context("stdin is closed")?;
-        writeln!(stdin, "{line}")
-            .and_then(|()| stdin.flush())
-            .context("writing to its stdin")
+        writeln!(stdin, "{line}").and_then(|()| stdin.flush()).context("writing to its stdin")
     }
 
     /// Closes its stdin: the end of the input.
@@ -114,22 +103,14 @@ impl Child {
     /// If the system does not tell.
     pub(super) fn end(&mut self) -> anyhow::Result<(ExitStatus, Vec<String>)> {
         self.stdin = None;
-        let status = match self
-            .process
-            .try_wait()
-            .context("asking for the exit status")?
-        {
+        let status = match self.process.try_wait().context("asking for the exit status")? {
             Some(status) => status,
             None => {
                 self.process.kill().context("killing it")?;
                 self.process.wait().context("waiting for it")?
             }
         };
-        let stderr = self
-            .stderr
-            .take()
-            .and_then(|tail| tail.join().ok())
-            .unwrap_or_default();
+        let stderr = self.stderr.take().and_then(|tail| tail.join().ok()).unwrap_or_default();
         Ok((status, stderr))
     }
 }
@@ -195,10 +176,7 @@ mod tests {
         let (mut child, outputs) = shell("read a; echo \"got $a\"; echo why >&2; exit 3");
         child.write_line("one").unwrap();
         assert_eq!(next_line(&outputs), "got one");
-        assert!(matches!(
-            outputs.recv_timeout(TIMEOUT).unwrap(),
-            Output::Ended
-        ));
+        assert!(matches!(outputs.recv_timeout(TIMEOUT).unwrap(), Output::Ended));
         let (status, stderr) = child.end().unwrap();
         assert_eq!(status.code(), Some(3));
         assert_eq!(stderr, ["why"]);
@@ -215,10 +193,7 @@ mod tests {
     #[test]
     fn only_the_end_of_a_long_stderr_is_kept() {
         let (mut child, outputs) = shell("for i in $(seq 100); do echo $i >&2; done");
-        assert!(matches!(
-            outputs.recv_timeout(TIMEOUT).unwrap(),
-            Output::Ended
-        ));
+        assert!(matches!(outputs.recv_timeout(TIMEOUT).unwrap(), Output::Ended));
         let (_, stderr) = child.end().unwrap();
         assert_eq!(stderr.len(), STDERR_TAIL);
         assert_eq!(stderr.last().map(String::as_str), Some("100"));
@@ -229,10 +204,7 @@ mod tests {
         let (mut child, outputs) = shell("echo up; exec cat");
         next_line(&outputs);
         child.terminate();
-        assert!(matches!(
-            outputs.recv_timeout(TIMEOUT).unwrap(),
-            Output::Ended
-        ));
+        assert!(matches!(outputs.recv_timeout(TIMEOUT).unwrap(), Output::Ended));
         assert_eq!(child.end().unwrap().0.code(), None);
 
         let (mut child, _outputs) = shell("exec cat");
@@ -240,9 +212,6 @@ mod tests {
 
         let (child, outputs) = shell("exec cat");
         drop(child);
-        assert!(matches!(
-            outputs.recv_timeout(TIMEOUT).unwrap(),
-            Output::Ended
-        ));
+        assert!(matches!(outputs.recv_timeout(TIMEOUT).unwrap(), Output::Ended));
     }
 }

@@ -100,22 +100,12 @@ impl Conversation {
                 closed: None,
             })
             .collect();
-        Self {
-            mls,
-            members,
-            joined: BTreeSet::new(),
-            problems: Vec::new(),
-        }
+        Self { mls, members, joined: BTreeSet::new(), problems: Vec::new() }
     }
 
     /// Notes that `speaker` is given a line to say.
     pub(super) fn say(&mut self, speaker: MemberId, text: String, now: Instant) {
-        let line = Line {
-            text,
-            said_at: now,
-            delays: BTreeMap::new(),
-            outcome: None,
-        };
+        let line = Line { text, said_at: now, delays: BTreeMap::new(), outcome: None };
         self.members[speaker].said.push(line);
     }
 
@@ -130,18 +120,10 @@ impl Conversation {
         match event {
             Event::Connected { name } => member.name = Some(name),
             Event::Waiting => member.is_waiting = true,
-            Event::Session {
-                mls,
-                mls_suite: suite,
-                epoch,
-            } => {
+            Event::Session { mls, mls_suite: suite, epoch } => {
                 member.session = Some(Session { mls, suite, epoch });
             }
-            Event::Invite {
-                name,
-                outcome,
-                reason,
-            } => self.on_invite(name, &outcome, reason),
+            Event::Invite { name, outcome, reason } => self.on_invite(name, &outcome, reason),
             Event::Message { source, payload } => {
                 return self.on_message(at, &source, payload, now);
             }
@@ -155,11 +137,7 @@ impl Conversation {
             Event::Lost { line, members } => {
                 return self.on_outcome(at, line, Outcome::Lost(members));
             }
-            Event::Who {
-                members,
-                mls_suite,
-                epoch,
-            } => {
+            Event::Who { members, mls_suite, epoch } => {
                 member.roster = Some(members);
                 if let Some(session) = &mut member.session {
                     session.suite = mls_suite.or_else(|| session.suite.take());
@@ -175,8 +153,7 @@ impl Conversation {
 
     /// Notes something that should not have happened at `at`.
     pub(super) fn problem(&mut self, at: MemberId, text: &str) {
-        self.problems
-            .push(format!("{}: {text}", self.members[at].label));
+        self.problems.push(format!("{}: {text}", self.members[at].label));
     }
 
     /// What went wrong so far, apart from what may still come.
@@ -188,13 +165,8 @@ impl Conversation {
         if outcome == "joined" {
             self.joined.insert(name);
         } else {
-            let reason = reason
-                .map(|reason| format!(": {reason}"))
-                .unwrap_or_default();
-            self.problem(
-                self.moderator(),
-                &format!("invitation of {name}: {outcome}{reason}"),
-            );
+            let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+            self.problem(self.moderator(), &format!("invitation of {name}: {outcome}{reason}"));
         }
     }
 
@@ -205,23 +177,14 @@ impl Conversation {
         text: String,
         now: Instant,
     ) -> Option<Completed<'_>> {
-        let Some(speaker) = self
-            .members
-            .iter()
-            .position(|member| member.name.as_deref() == Some(source))
+        let Some(speaker) =
+            self.members.iter().position(|member| member.name.as_deref() == Some(source))
         else {
             self.problem(at, &format!("heard {text:?} from a stranger, {source}"));
             return None;
         };
-        let line = self.members[speaker]
-            .said
-            .iter()
-            .rposition(|line| line.text == text);
-        self.members[at]
-            .heard
-            .entry(speaker)
-            .or_default()
-            .push(text);
+        let line = self.members[speaker].said.iter().rposition(|line| line.text == text);
+        self.members[at].heard.entry(speaker).or_default().push(text);
         let line = line?;
         let said = &mut self.members[speaker].said[line];
         let delay = now.saturating_duration_since(said.said_at);
@@ -274,16 +237,13 @@ impl Conversation {
 
     /// Clients that do not wait for their invitation yet.
     pub(super) fn not_waiting(&self) -> Vec<String> {
-        self.missing(&self.members[..self.moderator()], "waiting", |member| {
-            member.is_waiting
-        })
+        self.missing(&self.members[..self.moderator()], "waiting", |member| member.is_waiting)
     }
 
     /// Who is not in the group yet.
     pub(super) fn not_in(&self) -> Vec<String> {
-        let mut missing = self.missing(&self.members, "in a session", |member| {
-            member.session.is_some()
-        });
+        let mut missing =
+            self.missing(&self.members, "in a session", |member| member.session.is_some());
         let clients = &self.members[..self.moderator()];
         missing.extend(self.missing(clients, "reported as joined", |member| {
             self.joined.contains(&member.address)
@@ -310,10 +270,7 @@ impl Conversation {
                     ));
                 }
                 if line.outcome.is_none() {
-                    missing.push(format!(
-                        "{} has no outcome of {:?}",
-                        member.label, line.text
-                    ));
+                    missing.push(format!("{} has no outcome of {:?}", member.label, line.text));
                 }
             }
         }
@@ -322,9 +279,7 @@ impl Conversation {
 
     /// Who has not answered `/who` yet.
     pub(super) fn not_listed(&self) -> Vec<String> {
-        self.missing(&self.members, "done with /who", |member| {
-            member.roster.is_some()
-        })
+        self.missing(&self.members, "done with /who", |member| member.roster.is_some())
     }
 
     fn missing(
@@ -352,16 +307,9 @@ impl Conversation {
             self.check_heard(id, &mut fail);
             self.check_said(id, &mut fail);
             self.check_session(member, &mut fail);
-            let reason = if id == self.moderator() {
-                "left"
-            } else {
-                "moderator_closed"
-            };
+            let reason = if id == self.moderator() { "left" } else { "moderator_closed" };
             if member.closed.as_deref() != Some(reason) {
-                fail(format!(
-                    "closed with {:?}, expected {reason}",
-                    member.closed
-                ));
+                fail(format!("closed with {:?}, expected {reason}", member.closed));
             }
         }
         failures
@@ -374,32 +322,20 @@ impl Conversation {
             fail("heard itself".to_owned());
         }
         for speaker in self.others(listener) {
-            let said: Vec<&str> = self.members[speaker]
-                .said
-                .iter()
-                .map(|line| line.text.as_str())
-                .collect();
-            let heard: Vec<&str> = heard
-                .get(&speaker)
-                .into_iter()
-                .flatten()
-                .map(String::as_str)
-                .collect();
+            let said: Vec<&str> =
+                self.members[speaker].said.iter().map(|line| line.text.as_str()).collect();
+            let heard: Vec<&str> =
+                heard.get(&speaker).into_iter().flatten().map(String::as_str).collect();
             if let Some(difference) = difference(&said, &heard) {
-                fail(format!(
-                    "of what {} said, {difference}",
-                    self.label(speaker)
-                ));
+                fail(format!("of what {} said, {difference}", self.label(speaker)));
             }
         }
     }
 
     /// Each line was acknowledged by every other member.
     fn check_said(&self, speaker: MemberId, fail: &mut impl FnMut(String)) {
-        let everybody: BTreeSet<&str> = self
-            .others(speaker)
-            .filter_map(|id| self.members[id].name.as_deref())
-            .collect();
+        let everybody: BTreeSet<&str> =
+            self.others(speaker).filter_map(|id| self.members[id].name.as_deref()).collect();
         for line in &self.members[speaker].said {
             match &line.outcome {
                 None => fail(format!("no outcome of {:?}", line.text)),
@@ -449,9 +385,8 @@ impl Conversation {
     /// The numbers of the run so far.
     pub(super) fn summary(&self) -> Summary {
         let lines = || self.members.iter().flat_map(|member| &member.said);
-        let mut delays: Vec<Duration> = lines()
-            .flat_map(|line| line.delays.values().copied())
-            .collect();
+        let mut delays: Vec<Duration> =
+            lines().flat_map(|line| line.delays.values().copied()).collect();
         delays.sort();
         let messages = lines().count();
         let session = self.members[self.moderator()].session.as_ref();
@@ -480,27 +415,12 @@ fn difference(said: &[&str], heard: &[&str]) -> Option<String> {
         return None;
     }
     let count = |list: &[&str], text: &str| list.iter().filter(|one| **one == text).count();
-    let missing: Vec<&str> = said
-        .iter()
-        .filter(|text| count(heard, text) == 0)
-        .copied()
-        .collect();
-    let unknown: Vec<&str> = heard
-        .iter()
-        .filter(|text| count(said, text) == 0)
-        .copied()
-        .collect();
-    let twice: Vec<&str> = said
-        .iter()
-        .filter(|text| count(heard, text) > count(said, text))
-        .copied()
-        .collect();
+    let missing: Vec<&str> = said.iter().filter(|text| count(heard, text) == 0).copied().collect();
+    let unknown: Vec<&str> = heard.iter().filter(|text| count(said, text) == 0).copied().collect();
+    let twice: Vec<&str> =
+        said.iter().filter(|text| count(heard, text) > count(said, text)).copied().collect();
     let mut found = Vec::new();
-    for (what, texts) in [
-        ("missing", missing),
-        ("never said", unknown),
-        ("repeated", twice),
-    ] {
+    for (what, texts) in [("missing", missing), ("never said", unknown), ("repeated", twice)] {
         if !texts.is_empty() {
             found.push(format!("{what}: {}", some_of(&texts)));
         }
@@ -513,11 +433,8 @@ fn difference(said: &[&str], heard: &[&str]) -> Option<String> {
 
 /// The first few of a list that may be long.
 pub(super) fn some_of(texts: &[impl AsRef<str>]) -> String {
-    let mut shown: Vec<String> = texts
-        .iter()
-        .take(NAMED)
-        .map(|text| text.as_ref().to_owned())
-        .collect();
+    let mut shown: Vec<String> =
+        texts.iter().take(NAMED).map(|text| text.as_ref().to_owned()).collect();
     if texts.len() > NAMED {
         shown.push(format!("and {} more", texts.len() - NAMED));
     }

@@ -67,11 +67,7 @@ mod tests {
     fn fields_that_the_demo_does_not_need_are_ignored() {
         let line = r#"{"event":"session","time":"2026-01-01T00:00:00Z","session_id":7,"type":"group",
             "channel":"a/b/c","role":"moderator","mls":true,"epoch":2}"#;
-        let session = Event::Session {
-            mls: true,
-            mls_suite: None,
-            epoch: Some(2),
-        };
+        let session = Event::Session { mls: true, mls_suite: None, epoch: Some(2) };
         assert_eq!(read(line).unwrap(), session);
     }
 

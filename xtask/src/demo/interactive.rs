@@ -40,11 +40,7 @@ pub(super) fn run(programs: &Programs, plan: Plan) -> anyhow::Result<()> {
             }
         }
     }
-    println!(
-        "{} clients wait at {}; you are the moderator",
-        clients.len(),
-        node.address()
-    );
+    println!("{} clients wait at {}; you are the moderator", clients.len(), node.address());
 
     let mut command = node.member(programs, &names[plan.clients].1);
     command.args(plan.moderator_args());
@@ -76,9 +72,7 @@ fn next_before(
     outputs: &Receiver<(usize, Output)>,
 ) -> anyhow::Result<(usize, Output)> {
     let left = deadline.saturating_duration_since(Instant::now());
-    outputs
-        .recv_timeout(left)
-        .context("the clients take too long")
+    outputs.recv_timeout(left).context("the clients take too long")
 }
 
 fn read(line: &str) -> anyhow::Result<Event> {

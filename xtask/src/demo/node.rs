@@ -45,18 +45,11 @@ impl Node {
         match outputs.recv_timeout(TIMEOUT) {
             Ok(Output::Line(line)) if line.starts_with("listening on ") => {
                 let address = line["listening on ".len()..].to_owned();
-                Ok(Self {
-                    child,
-                    outputs,
-                    address,
-                })
+                Ok(Self { child, outputs, address })
             }
             other => {
                 let (status, stderr) = child.end()?;
-                bail!(
-                    "slim-node does not listen: {other:?}, {status}\n{}",
-                    stderr.join("\n")
-                )
+                bail!("slim-node does not listen: {other:?}, {status}\n{}", stderr.join("\n"))
             }
         }
     }
@@ -90,10 +83,7 @@ impl Node {
         };
         let (status, stderr) = self.child.end().context("the node")?;
         let stderr = stderr.join("\n");
-        ensure!(
-            ended,
-            "slim-node still runs {TIMEOUT:?} after SIGTERM\n{stderr}"
-        );
+        ensure!(ended, "slim-node still runs {TIMEOUT:?} after SIGTERM\n{stderr}");
         ensure!(status.success(), "slim-node ended with {status}\n{stderr}");
         Ok(())
     }

@@ -62,11 +62,7 @@ impl Screen {
         };
         let heard = format!("heard by {listeners} in {}", milliseconds(line.took));
         let heard = self.paint(&heard, |heard| heard.dimmed().to_string());
-        println!(
-            "{}  {:<44} {heard}",
-            self.label(Some(line.speaker), line.label),
-            line.text
-        );
+        println!("{}  {:<42} {heard}", self.label(Some(line.speaker), line.label), line.text);
     }
 
     /// The numbers at the end.
@@ -88,18 +84,13 @@ impl Screen {
         let label = format!("{label:<width$}", width = self.width);
         match who {
             None => label,
-            Some(id) => self.paint(&label, |label| {
-                label.color(COLOURS[id % COLOURS.len()]).bold().to_string()
-            }),
+            Some(id) => self
+                .paint(&label, |label| label.color(COLOURS[id % COLOURS.len()]).bold().to_string()),
         }
     }
 
     fn paint(&self, text: &str, paint: impl Fn(&str) -> String) -> String {
-        if self.has_colours {
-            paint(text)
-        } else {
-            text.to_owned()
-        }
+        if self.has_colours { paint(text) } else { text.to_owned() }
     }
 }
 
@@ -131,10 +122,7 @@ fn table(summary: &Summary, join: Option<Duration>, mls: bool) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_BORDERS_ONLY);
     for (name, value) in rows {
-        table.add_row([
-            Cell::new(name),
-            Cell::new(value).set_alignment(CellAlignment::Right),
-        ]);
+        table.add_row([Cell::new(name), Cell::new(value).set_alignment(CellAlignment::Right)]);
     }
     table
 }
@@ -160,9 +148,6 @@ mod tests {
             assert!(with.contains(row), "no {row} in\n{with}");
         }
         let without = table(&summary, None, false).to_string();
-        assert!(
-            without.contains("off") && !without.contains("P256"),
-            "{without}"
-        );
+        assert!(without.contains("off") && !without.contains("P256"), "{without}");
     }
 }

@@ -24,19 +24,13 @@ fn text(speaker: MemberId, line: usize) -> String {
 
 impl Run {
     fn new(mls: bool) -> Self {
-        let members = LABELS
-            .iter()
-            .enumerate()
-            .map(|(id, label)| ((*label).to_owned(), address(id)));
-        Self {
-            start: Instant::now(),
-            conversation: Conversation::new(members, mls),
-        }
+        let members =
+            LABELS.iter().enumerate().map(|(id, label)| ((*label).to_owned(), address(id)));
+        Self { start: Instant::now(), conversation: Conversation::new(members, mls) }
     }
 
     fn event(&mut self, at: MemberId, event: Event) {
-        self.conversation
-            .on_event(at, event, self.start + Duration::from_millis(10));
+        self.conversation.on_event(at, event, self.start + Duration::from_millis(10));
     }
 
     fn gather(&mut self) {
@@ -46,46 +40,24 @@ impl Run {
         for id in [0, 1] {
             self.event(id, Event::Waiting);
             let epoch = Some(id as u64 + 1);
-            self.event(
-                id,
-                Event::Session {
-                    mls: true,
-                    mls_suite: None,
-                    epoch,
-                },
-            );
+            self.event(id, Event::Session { mls: true, mls_suite: None, epoch });
         }
         self.event(
             2,
-            Event::Session {
-                mls: true,
-                mls_suite: Some("suite".into()),
-                epoch: Some(0),
-            },
+            Event::Session { mls: true, mls_suite: Some("suite".into()), epoch: Some(0) },
         );
         for id in [0, 1] {
             let outcome = "joined".to_owned();
-            self.event(
-                2,
-                Event::Invite {
-                    name: address(id),
-                    outcome,
-                    reason: None,
-                },
-            );
+            self.event(2, Event::Invite { name: address(id), outcome, reason: None });
         }
     }
 
     fn say(&mut self, speaker: MemberId, line: usize) {
-        self.conversation
-            .say(speaker, text(speaker, line), self.start);
+        self.conversation.say(speaker, text(speaker, line), self.start);
     }
 
     fn hear(&mut self, listener: MemberId, speaker: MemberId, line: usize) {
-        let message = Event::Message {
-            source: name(speaker),
-            payload: text(speaker, line),
-        };
+        let message = Event::Message { source: name(speaker), payload: text(speaker, line) };
         self.event(listener, message);
     }
 
@@ -108,28 +80,11 @@ impl Run {
 
     fn part(&mut self) {
         for id in 0..3 {
-            let members = [2, 0, 1]
-                .map(|id| Presence {
-                    name: name(id),
-                    online: true,
-                })
-                .into();
+            let members = [2, 0, 1].map(|id| Presence { name: name(id), online: true }).into();
             let mls_suite = Some("suite".to_owned());
-            self.event(
-                id,
-                Event::Who {
-                    members,
-                    mls_suite,
-                    epoch: Some(2),
-                },
-            );
+            self.event(id, Event::Who { members, mls_suite, epoch: Some(2) });
             let reason = if id == 2 { "left" } else { "moderator_closed" };
-            self.event(
-                id,
-                Event::Closed {
-                    reason: reason.to_owned(),
-                },
-            );
+            self.event(id, Event::Closed { reason: reason.to_owned() });
         }
     }
 }
@@ -144,10 +99,7 @@ fn check(change: impl FnOnce(&mut Run), expected: &str) {
     assert_eq!(run.conversation.failures(), [""; 0]);
     change(&mut run);
     let failures = run.conversation.failures();
-    assert!(
-        failures.iter().any(|failure| failure.contains(expected)),
-        "{failures:#?}"
-    );
+    assert!(failures.iter().any(|failure| failure.contains(expected)), "{failures:#?}");
 }
 
 #[test]
@@ -175,10 +127,7 @@ fn a_good_run_has_no_failures_and_true_numbers() {
 #[test]
 fn a_run_says_what_it_still_waits_for() {
     let mut run = Run::new(true);
-    assert_eq!(
-        run.conversation.not_waiting(),
-        ["ann is not waiting", "bob is not waiting"]
-    );
+    assert_eq!(run.conversation.not_waiting(), ["ann is not waiting", "bob is not waiting"]);
     assert_eq!(run.conversation.not_in().len(), 5);
     run.gather();
     assert_eq!(run.conversation.not_waiting(), [""; 0]);
@@ -188,10 +137,7 @@ fn a_run_says_what_it_still_waits_for() {
     run.hear(1, 0, 0);
     assert_eq!(
         run.conversation.not_heard(),
-        [
-            "mod did not hear ann: \"ann says 0\"",
-            "ann has no outcome of \"ann says 0\""
-        ]
+        ["mod did not hear ann: \"ann says 0\"", "ann has no outcome of \"ann says 0\""]
     );
     run.hear(2, 0, 0);
     run.delivered(0, 0, &[1, 2]);
@@ -209,10 +155,7 @@ fn a_line_is_complete_when_all_heard_it_and_it_has_its_outcome() {
     run.say(0, 0);
     run.hear(2, 0, 0);
     run.delivered(0, 0, &[1, 2]);
-    let message = Event::Message {
-        source: name(0),
-        payload: text(0, 0),
-    };
+    let message = Event::Message { source: name(0), payload: text(0, 0) };
     let now = run.start + Duration::from_millis(30);
     let completed = run.conversation.on_event(1, message, now);
     assert_eq!(
@@ -250,30 +193,18 @@ fn a_lost_delivery_is_counted() {
 
 #[test]
 fn a_repeated_message_is_found() {
-    check(
-        |run| run.hear(1, 0, 1),
-        "bob: of what ann said, repeated: ann says 1",
-    );
+    check(|run| run.hear(1, 0, 1), "bob: of what ann said, repeated: ann says 1");
 }
 
 #[test]
 fn a_message_that_nobody_said_is_found() {
-    check(
-        |run| run.hear(1, 0, 7),
-        "bob: of what ann said, never said: ann says 7",
-    );
+    check(|run| run.hear(1, 0, 7), "bob: of what ann said, never said: ann says 7");
 }
 
 #[test]
 fn a_stranger_is_found() {
-    let message = Event::Message {
-        source: "org/ns/eve/1".into(),
-        payload: "hi".into(),
-    };
-    check(
-        |run| run.event(0, message),
-        "ann: heard \"hi\" from a stranger, org/ns/eve/1",
-    );
+    let message = Event::Message { source: "org/ns/eve/1".into(), payload: "hi".into() };
+    check(|run| run.event(0, message), "ann: heard \"hi\" from a stranger, org/ns/eve/1");
 }
 
 #[test]
@@ -295,13 +226,7 @@ fn a_lost_line_is_a_failure() {
     check(
         |run| {
             run.say(1, 2);
-            run.event(
-                1,
-                Event::Lost {
-                    line: 2,
-                    members: vec![name(0)],
-                },
-            );
+            run.event(1, Event::Lost { line: 2, members: vec![name(0)] });
         },
         "bob: line 2 is lost for org/ns/ann/0000-0",
     );
@@ -314,14 +239,8 @@ fn a_line_without_outcome_is_a_failure() {
 
 #[test]
 fn two_outcomes_of_a_line_are_a_failure() {
-    check(
-        |run| run.delivered(1, 1, &[0, 2]),
-        "bob: second outcome of line 1",
-    );
-    check(
-        |run| run.delivered(1, 9, &[0, 2]),
-        "bob: outcome of line 9, which it never said",
-    );
+    check(|run| run.delivered(1, 1, &[0, 2]), "bob: second outcome of line 1");
+    check(|run| run.delivered(1, 9, &[0, 2]), "bob: outcome of line 9, which it never said");
 }
 
 #[test]
@@ -341,107 +260,43 @@ fn delivered_to_some_is_not_delivered() {
 fn an_invitation_that_is_not_accepted_is_a_problem_at_once() {
     let mut run = Run::new(true);
     let outcome = "no_answer".to_owned();
-    run.event(
-        2,
-        Event::Invite {
-            name: address(0),
-            outcome,
-            reason: Some("5 s".into()),
-        },
-    );
-    assert_eq!(
-        run.conversation.problems(),
-        ["mod: invitation of org/ns/ann: no_answer: 5 s"]
-    );
+    run.event(2, Event::Invite { name: address(0), outcome, reason: Some("5 s".into()) });
+    assert_eq!(run.conversation.problems(), ["mod: invitation of org/ns/ann: no_answer: 5 s"]);
 }
 
 #[test]
 fn an_error_event_is_a_failure() {
-    let error = Event::Error {
-        code: "alone".into(),
-        message: "nobody is in".into(),
-    };
+    let error = Event::Error { code: "alone".into(), message: "nobody is in".into() };
     check(|run| run.event(0, error), "ann: error alone: nobody is in");
 }
 
 #[test]
 fn a_session_without_the_encryption_that_was_asked_for_is_a_failure() {
     check(
-        |run| {
-            run.event(
-                0,
-                Event::Session {
-                    mls: false,
-                    mls_suite: None,
-                    epoch: None,
-                },
-            )
-        },
+        |run| run.event(0, Event::Session { mls: false, mls_suite: None, epoch: None }),
         "ann: mls is false, expected true",
     );
 }
 
 #[test]
 fn members_of_different_epochs_are_a_failure() {
-    let members = [0, 1, 2]
-        .map(|id| Presence {
-            name: name(id),
-            online: true,
-        })
-        .into();
+    let members = [0, 1, 2].map(|id| Presence { name: name(id), online: true }).into();
     check(
-        |run| {
-            run.event(
-                1,
-                Event::Who {
-                    members,
-                    mls_suite: None,
-                    epoch: Some(1),
-                },
-            )
-        },
+        |run| run.event(1, Event::Who { members, mls_suite: None, epoch: Some(1) }),
         "bob: suite and epoch Some(\"suite\") Some(1), at the moderator Some(\"suite\") Some(2)",
     );
 }
 
 #[test]
 fn an_incomplete_roster_is_a_failure() {
-    let members = [0, 1]
-        .map(|id| Presence {
-            name: name(id),
-            online: true,
-        })
-        .into();
+    let members = [0, 1].map(|id| Presence { name: name(id), online: true }).into();
     check(
-        |run| {
-            run.event(
-                0,
-                Event::Who {
-                    members,
-                    mls_suite: None,
-                    epoch: None,
-                },
-            )
-        },
+        |run| run.event(0, Event::Who { members, mls_suite: None, epoch: None }),
         "ann: /who lists",
     );
-    let members = [0, 1, 2]
-        .map(|id| Presence {
-            name: name(id),
-            online: id != 1,
-        })
-        .into();
+    let members = [0, 1, 2].map(|id| Presence { name: name(id), online: id != 1 }).into();
     check(
-        |run| {
-            run.event(
-                0,
-                Event::Who {
-                    members,
-                    mls_suite: None,
-                    epoch: None,
-                },
-            )
-        },
+        |run| run.event(0, Event::Who { members, mls_suite: None, epoch: None }),
         "ann: /who lists",
     );
 }
@@ -449,14 +304,7 @@ fn an_incomplete_roster_is_a_failure() {
 #[test]
 fn a_group_that_ends_in_another_way_is_a_failure() {
     check(
-        |run| {
-            run.event(
-                0,
-                Event::Closed {
-                    reason: "node_lost".into(),
-                },
-            )
-        },
+        |run| run.event(0, Event::Closed { reason: "node_lost".into() }),
         "ann: closed with Some(\"node_lost\"), expected moderator_closed",
     );
 }
