@@ -32,10 +32,8 @@ fn fanout(criterion: &mut Criterion) {
             let id = BenchmarkId::new(format!("1_to_{subscribers}"), payload);
             group.bench_function(id, |bencher| {
                 bencher.iter_custom(|count| {
-                    let sample = timeout(TIMEOUT, stage.deliver(count));
-                    runtime
-                        .block_on(sample)
-                        .expect("every message is delivered")
+                    let sample = async { timeout(TIMEOUT, stage.deliver(count)).await };
+                    runtime.block_on(sample).expect("every message is delivered")
                 });
             });
         }
@@ -73,15 +71,9 @@ impl Drop for Task {
 impl Stage {
     async fn new(subscribers: usize, payload: usize) -> Self {
         let listen = vec![([127, 0, 0, 1], 0).into()];
-        let node = Node::bind(NodeConfig {
-            listen,
-            ..NodeConfig::default()
-        });
+        let node = Node::bind(NodeConfig { listen, ..NodeConfig::default() });
         let node = node.await.expect("a free port");
-        let target: Target = node.local_addrs()[0]
-            .to_string()
-            .parse()
-            .expect("an address");
+        let target: Target = node.local_addrs()[0].to_string().parse().expect("an address");
         let node = Task::spawn(async {
             node.run(future::pending()).await.expect("the node serves");
         });
@@ -127,10 +119,7 @@ impl Stage {
             order.send(count).await.expect("the subscriber runs");
         }
         for _ in 0..count {
-            self.publisher
-                .send(&self.message)
-                .await
-                .expect("the link holds");
+            self.publisher.send(&self.message).await.expect("the link holds");
         }
         for _ in &self.orders {
             self.done.recv().await.expect("the subscribers run");
@@ -140,24 +129,15 @@ impl Stage {
 }
 
 async fn connect(target: &Target) -> (LinkSender, LinkReceiver) {
-    dial(target, &DialConfig::default())
-        .await
-        .expect("the node answers")
-        .split()
+    dial(target, &DialConfig::default()).await.expect("the node answers").split()
 }
 
 /// Subscribes to the channel and waits for the node's answer.
 async fn subscribe(sender: &LinkSender, receiver: &mut LinkReceiver, number: usize) {
     let subscription_id = number as u64;
     let header = Header::new(member(number), channel(), UNICAST);
-    let subscription = Subscription {
-        header,
-        subscription_id,
-    };
-    sender
-        .send(&Message::Subscribe(subscription))
-        .await
-        .expect("the link holds");
+    let subscription = Subscription { header, subscription_id };
+    sender.send(&Message::Subscribe(subscription)).await.expect("the link holds");
     match receiver.recv().await.expect("the link holds") {
         Message::SubscriptionAck(ack) => {
             assert_eq!(ack.subscription_id, subscription_id);

@@ -32,13 +32,9 @@ fn messages(criterion: &mut Criterion) {
                 bencher.iter(|| message.encode());
             },
         );
-        group.bench_with_input(
-            BenchmarkId::new("decode", payload),
-            &bytes,
-            |bencher, bytes| {
-                bencher.iter(|| Message::decode(bytes.clone()));
-            },
-        );
+        group.bench_with_input(BenchmarkId::new("decode", payload), &bytes, |bencher, bytes| {
+            bencher.iter(|| Message::decode(bytes.clone()));
+        });
     }
 }
 
@@ -60,13 +56,9 @@ fn frames(criterion: &mut Criterion) {
     for payload in PAYLOADS {
         let bytes = publish(payload).encode();
         group.throughput(Throughput::Bytes(bytes.len() as u64));
-        group.bench_with_input(
-            BenchmarkId::new("parse", payload),
-            &bytes,
-            |bencher, bytes| {
-                bencher.iter(|| Frame::parse(bytes.clone()));
-            },
-        );
+        group.bench_with_input(BenchmarkId::new("parse", payload), &bytes, |bencher, bytes| {
+            bencher.iter(|| Frame::parse(bytes.clone()));
+        });
     }
     for subscribers in [1, 16, 128] {
         let publisher = Link::new(0);
@@ -104,20 +96,14 @@ impl Link {
     fn new(number: u64) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &number.to_be_bytes());
         let mut context = hmac::Context::with_key(&key);
-        context.update(&canonical::mac_prefix(
-            "0f8fad5b-d9cb-469f-a165-70867728950e",
-        ));
+        context.update(&canonical::mac_prefix("0f8fad5b-d9cb-469f-a165-70867728950e"));
         Self(context)
     }
 
     fn mac(&self, body: &[u8]) -> [u8; 32] {
         let mut context = self.0.clone();
         context.update(body);
-        context
-            .sign()
-            .as_ref()
-            .try_into()
-            .expect("SHA-256 gives 32 bytes")
+        context.sign().as_ref().try_into().expect("SHA-256 gives 32 bytes")
     }
 }
 
