@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http_body::Body as _;
 use hyper::body::Incoming;
 use slim_proto::{Frame, Message, RoutedFrame};
+use tonic::Code;
 
 use crate::NegotiationError;
 use crate::grpc::{self, Deframer};
@@ -148,7 +149,7 @@ impl std::fmt::Debug for FrameReader {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkEnd {
-    /// The peer ended the stream in good order.
+    /// The peer ended or cancelled the stream.
     #[error("ended by the peer")]
     Ended,
     /// This side closed the link.
@@ -188,13 +189,17 @@ impl Inbound {
     fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, String>>> {
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, LinkEnd>>> {
         match self {
-            Self::Request(body) => {
-                Pin::new(body).poll_frame(cx).map_err(|status| with_causes(&status))
-            }
+            Self::Request(body) => Pin::new(body).poll_frame(cx).map_err(|status| {
+                // How applications hang up.
+                if status.code() == Code::Cancelled {
+                    return LinkEnd::Ended;
+                }
+                LinkEnd::Lost(with_causes(status.source().unwrap_or(&status)))
+            }),
             Self::Response(body) => {
-                Pin::new(body).poll_frame(cx).map_err(|error| with_causes(&error))
+                Pin::new(body).poll_frame(cx).map_err(|error| LinkEnd::Lost(with_causes(&error)))
             }
         }
     }
@@ -252,7 +257,7 @@ impl MessageReader {
             }
             let frame = match self.body.poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => frame,
-                Poll::Ready(Some(Err(text))) => return Poll::Ready(Err(LinkEnd::Lost(text))),
+                Poll::Ready(Some(Err(end))) => return Poll::Ready(Err(end)),
                 Poll::Ready(None) => {
                     let complete = self.deframer.is_between_messages();
                     let end = if complete { LinkEnd::Ended } else { LinkEnd::BadFraming };
