@@ -541,7 +541,8 @@ impl Entry {
                     continue;
                 }
             }
-            next = Some(next.map_or(retry.due(), |next| next.min(retry.due())));
+            let due = retry.due();
+            next = Some(next.map_or(due, |next| next.min(due)));
         }
         next
     }

@@ -382,6 +382,8 @@ fn a_sender_that_is_gone_may_use_its_direct_ids_again() {
     assert_eq!(inbound.receive_direct(id, message('a', id)).0, Arrival::New);
     inbound.forget(&name('a'));
     assert_eq!(inbound.receive_direct(id, message('a', id)).0, Arrival::New);
+    inbound.forget_all();
+    assert_eq!(inbound.receive_direct(id, message('a', id)).0, Arrival::New);
 }
 
 // ---------------------------------------------------------------- random arrivals

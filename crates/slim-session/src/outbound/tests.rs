@@ -102,6 +102,19 @@ fn numbers_count_from_one_and_wrap_to_zero() {
 }
 
 #[test]
+fn evicting_the_old_message_of_a_number_leaves_the_new_one() {
+    let mut outbound = reliable(1);
+    publish(&mut outbound, 0., "a", "");
+    outbound.ack(at(0.), &name("a"), 1);
+    outbound.next_id = 1;
+    for _ in 0..WINDOW {
+        publish(&mut outbound, 0., "a", "");
+    }
+    assert_eq!(outbound.entries.len(), WINDOW);
+    check(outbound.ack(at(0.), &name("a"), 1), &["1 ok a lost"]);
+}
+
+#[test]
 fn direct_messages_take_no_number_and_wait_for_one_member() {
     let mut outbound = reliable(1);
     let direct = |outbound: &mut Outbound, wished| {
@@ -257,6 +270,7 @@ fn who_is_gone_is_not_awaited_and_gets_nothing_more() {
     // An acknowledgement that crossed its leaving counts nevertheless.
     outbound.ack(at(0.), &name("b"), 3);
     check(outbound.ack(at(0.), &name("a"), 3), &["3 ok a b lost"]);
+    assert!(!outbound.heard_at.contains_key(&name("b").route()), "it is forgotten");
 }
 
 #[test]
