@@ -575,8 +575,9 @@ impl Endpoint {
                 continue;
             }
             session.on_deadline(&mut self.shared.context(now));
-            // Never again within the same input, whatever the session wants.
             let next = session.next_deadline();
+            debug_assert!(next.is_none_or(|next| next > now.at), "{id} wants the past");
+            // Never again within the same input, whatever a session wants.
             self.deadlines.set(id, next.map(|next| next.max(now.at + Duration::from_millis(1))));
         }
     }

@@ -300,6 +300,9 @@ impl Session {
     // ------------------------------------------------------------ time
 
     pub(crate) fn on_deadline(&mut self, cx: &mut Context<'_>) {
+        if self.core.is_over() {
+            return;
+        }
         let Self { core, role } = self;
         for due in core.exchanges.due(cx.now.at) {
             match due {
@@ -327,6 +330,9 @@ impl Session {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
+        if self.core.is_over() {
+            return self.core.next_deadline();
+        }
         let role = match &self.role {
             Role::Moderator(moderator) => moderator.next_deadline(),
             Role::Participant(participant) => participant.next_deadline(),
