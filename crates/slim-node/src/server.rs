@@ -196,6 +196,9 @@ impl<'a> LinkTask<'a> {
             if let Err(end) = read {
                 break end;
             }
+            // A peer that always has more must not keep this thread for itself; and
+            // while others run, more arrives to be handled together.
+            yield_now().await;
         };
         while self.routes.release(ROUTES_PER_TURN) {
             yield_now().await;

@@ -198,6 +198,19 @@ fn a_lost_link_leaves_nothing_behind() {
 }
 
 #[test]
+fn the_routes_of_a_task_that_panics_are_removed() {
+    let table = Table::default();
+    let mut one = link(&table, 1);
+    let task = std::thread::spawn(move || {
+        one.subscribe(&name(1, 7), 100).unwrap();
+        panic!("on purpose");
+    });
+    task.join().unwrap_err();
+    assert_eq!(table.subscriptions(), 0);
+    assert_eq!(any(&table, &name(1, 7), &link(&table, 2)), None);
+}
+
+#[test]
 fn a_link_has_a_limit_and_others_have_their_own() {
     let table = Table::default();
     let mut one = table.attach(Arc::new(1), 2);
@@ -302,7 +315,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #[test]
-    fn behaves_like_the_model(steps in prop::collection::vec(step(), 1..80)) {
+    fn behaves_like_the_model(steps in prop::collection::vec(step(), 1..40)) {
         let table = Table::default();
         let mut model = Model::default();
         let mut links: Vec<_> = (0..LINKS as u64).map(|number| link(&table, number)).collect();

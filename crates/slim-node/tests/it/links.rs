@@ -177,9 +177,9 @@ async fn what_is_queued_goes_out_before_the_end() {
     let alice = Client::connect(&node, "alice", 1).await;
     let mut bob = Client::start(&node, "bob", 2).await;
     const MESSAGES: u64 = 300;
-    let text = "x".repeat(10_000);
+    let long = "x".repeat(10_000);
     for _ in 0..MESSAGES {
-        alice.tell(&bob.name, &text).await;
+        alice.tell(&bob.name, &long).await;
         // As much as fits between sender and receiver while the receiver sleeps.
         if node.metrics().delivered_bytes > 2_500_000 {
             break;
@@ -191,7 +191,7 @@ async fn what_is_queued_goes_out_before_the_end() {
     loop {
         match within(bob.receiver.recv()).await {
             Ok(message) => {
-                assert_eq!(text(&message).len(), text.len());
+                assert_eq!(text(&message).len(), long.len());
                 received += 1;
             }
             Err(end) => {

@@ -207,7 +207,7 @@ services:
     assert_eq!(reply.node_id, "from-the-file");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_signal_ends_it_in_good_order() {
     for signal in ["INT", "TERM"] {
         let running = Running::start(&["--listen", ANY_PORT], 1);
@@ -219,7 +219,7 @@ async fn a_signal_ends_it_in_good_order() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_it_at_once() {
     let running = Running::start(&["--listen", ANY_PORT], 1);
     let addr = running.addrs[0];
@@ -244,7 +244,7 @@ async fn a_second_signal_ends_it_at_once() {
     assert!(start.elapsed() < Duration::from_secs(9), "sooner than the drain");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn no_log_line_holds_a_payload_or_a_token() {
     let running =
         Running::start(&["--listen", ANY_PORT, "--log", "trace", "--log-format", "json"], 1);

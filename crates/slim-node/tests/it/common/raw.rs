@@ -49,8 +49,10 @@ pub(crate) enum End {
 impl RawConnection {
     pub(crate) async fn open(addr: SocketAddr) -> Self {
         let socket = within(TcpStream::connect(addr)).await.unwrap();
-        let handshake =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(socket));
+        // Small windows, so that who does not read is soon noticed.
+        let mut http2 = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        http2.initial_stream_window_size(65_535).initial_connection_window_size(65_535);
+        let handshake = http2.handshake(TokioIo::new(socket));
         let (requests, connection) = within(handshake).await.unwrap();
         tokio::spawn(connection);
         Self { requests }
