@@ -1,0 +1,154 @@
+//! For tests only: a node and its clients in one process.
+//!
+//! Nothing here waits without a deadline: what does not happen within
+//! [`DEADLINE`] fails the test, and says what it was.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use slim_client::{Client, ReceivedMessage, Session, SessionEvent};
+use slim_node::{Node, NodeConfig};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// Everything that a test waits for has to happen within this time.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The secret that all clients share unless a test says otherwise.
+pub const SECRET: &str = "a secret of at least thirty-two bytes";
+
+/// Waits for something, but not for ever.
+///
+/// # Panics
+/// If it does not happen within [`DEADLINE`].
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match timeout(DEADLINE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what} did not happen within {} s", DEADLINE.as_secs()),
+    }
+}
+
+/// A node in this process.
+#[derive(Debug)]
+pub struct Cluster {
+    addr: SocketAddr,
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Cluster {
+    /// Starts a node on a free port.
+    ///
+    /// # Panics
+    /// If it cannot listen.
+    pub async fn start() -> Self {
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut cluster = Self { addr: any_port, running: None };
+        cluster.start_node().await;
+        cluster
+    }
+
+    /// Starts the node, on the port that it had before.
+    ///
+    /// # Panics
+    /// If it cannot listen.
+    pub async fn start_node(&mut self) {
+        let config = NodeConfig { listen: vec![self.addr], ..NodeConfig::default() };
+        let node = Node::bind(config).await.expect("the node listens");
+        self.addr = node.local_addrs()[0];
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            // A dropped sender stops it, too.
+            let shutdown = async { drop(stopped.await) };
+            node.run(shutdown).await.expect("the node runs");
+        });
+        self.running = Some(Running { stop, task });
+    }
+
+    /// Stops the node and waits until it is gone.
+    ///
+    /// # Panics
+    /// If it does not stop.
+    pub async fn stop_node(&mut self) {
+        let Some(Running { stop, task }) = self.running.take() else { return };
+        // It may have stopped by itself.
+        stop.send(()).ok();
+        within("the end of the node", task).await.expect("the node does not panic");
+    }
+
+    /// Where the node listens.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// A client `org/test/<app>` with [`SECRET`].
+    ///
+    /// # Panics
+    /// If it cannot connect.
+    pub async fn client(&self, app: &str) -> Client {
+        self.client_with(app, SECRET).await
+    }
+
+    /// A client `org/test/<app>` with another secret.
+    ///
+    /// # Panics
+    /// If it cannot connect.
+    pub async fn client_with(&self, app: &str, secret: &str) -> Client {
+        let name = format!("org/test/{app}").parse().expect("a name");
+        let builder = Client::builder(name).shared_secret(secret).expect("a long secret");
+        within("connecting", builder.connect(&self.endpoint())).await.expect("a connection")
+    }
+}
+
+/// The next session that somebody opens with a client.
+///
+/// # Panics
+/// If none comes.
+pub async fn next_session(client: &Client) -> Session {
+    within("a session", client.listen_for_session()).await.expect("the client is open")
+}
+
+/// The next event of a session that is one of those wanted; others are skipped.
+///
+/// # Panics
+/// If none comes, or the session ends before.
+pub async fn wait_for<T>(
+    what: &str,
+    session: &Session,
+    mut wanted: impl FnMut(SessionEvent) -> Option<T>,
+) -> T {
+    let search = async {
+        loop {
+            match session.next_event().await {
+                Some(event) => match wanted(event) {
+                    Some(found) => return found,
+                    None => continue,
+                },
+                None => panic!("the session ended before {what}"),
+            }
+        }
+    };
+    within(what, search).await
+}
+
+/// The next so many messages of a session.
+///
+/// # Panics
+/// If they do not come.
+pub async fn messages(session: &Session, count: usize) -> Vec<ReceivedMessage> {
+    let mut messages = Vec::new();
+    while messages.len() < count {
+        let message = wait_for("a message", session, |event| match event {
+            SessionEvent::Message(message) => Some(message),
+            _ => None,
+        });
+        messages.push(message.await);
+    }
+    messages
+}

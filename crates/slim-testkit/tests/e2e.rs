@@ -1,0 +1,232 @@
+//! Node and clients over real connections, in one process.
+
+use std::collections::BTreeMap;
+
+use slim_client::{
+    Client, ClientEvent, CloseReason, InviteError, Outgoing, ParticipantChange, PublishError,
+    Session, SessionConfig, SessionEvent, SessionType,
+};
+use slim_testkit::{Cluster, messages, next_session, wait_for, within};
+
+fn config(mls: bool) -> SessionConfig {
+    SessionConfig { mls, ..SessionConfig::default() }
+}
+
+/// A group whose first member moderates.
+async fn group(clients: &[Client], config: SessionConfig) -> Vec<Session> {
+    let [moderator, others @ ..] = clients else { panic!("no moderator") };
+    let channel = "org/test/channel".parse().unwrap();
+    let session = moderator.create_group(channel, config).await.unwrap();
+    let mut sessions = vec![session.clone()];
+    for other in others {
+        let joined = within("an invitation", session.invite(&other.name().without_id())).await;
+        assert_eq!(joined.unwrap(), *other.name());
+        sessions.push(next_session(other).await);
+    }
+    sessions
+}
+
+async fn clients(cluster: &Cluster, names: &[&str]) -> Vec<Client> {
+    let mut clients = Vec::new();
+    for name in names {
+        clients.push(cluster.client(name).await);
+    }
+    clients
+}
+
+/// Everybody speaks at once; everybody hears everybody, once, in order.
+async fn everybody_speaks(sessions: &[Session], count: usize) {
+    let mut speakers = tokio::task::JoinSet::new();
+    for (member, session) in sessions.iter().cloned().enumerate() {
+        let others = sessions.len() - 1;
+        speakers.spawn(async move {
+            let mut deliveries = Vec::new();
+            for n in 0..count {
+                deliveries.push(session.publish(format!("{member} {n}")).await.unwrap());
+            }
+            for delivery in deliveries {
+                let report = within("a report", delivery).await.unwrap();
+                assert_eq!((report.delivered.len(), report.lost.len()), (others, 0));
+            }
+        });
+    }
+    for (member, session) in sessions.iter().enumerate() {
+        let mut heard: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for message in messages(session, count * (sessions.len() - 1)).await {
+            let text = String::from_utf8(message.payload.to_vec()).unwrap();
+            let (speaker, n) = text.split_once(' ').unwrap();
+            heard.entry(speaker.parse().unwrap()).or_default().push(n.parse().unwrap());
+        }
+        for speaker in (0..sessions.len()).filter(|speaker| *speaker != member) {
+            assert_eq!(heard[&speaker], (0..count).collect::<Vec<_>>());
+        }
+    }
+    while let Some(speaker) = speakers.join_next().await {
+        speaker.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_talks() {
+    for mls in [false, true] {
+        let cluster = Cluster::start().await;
+        let clients = clients(&cluster, &["mod", "alice", "bob", "carol"]).await;
+        let sessions = group(&clients, config(mls)).await;
+        everybody_speaks(&sessions, 50).await;
+        sessions[0].flush().await;
+        within("the close", sessions[0].close()).await;
+        for session in &sessions[1..] {
+            let reason = wait_for("the end", session, |event| match event {
+                SessionEvent::Closed { reason } => Some(reason),
+                _ => None,
+            });
+            assert_eq!(reason.await, CloseReason::ModeratorClosed);
+            let refused = session.publish("too late").await;
+            assert_eq!(refused.unwrap_err(), PublishError::Closed);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_talk() {
+    for mls in [false, true] {
+        let cluster = Cluster::start().await;
+        let clients = clients(&cluster, &["alice", "bob"]).await;
+        let peer = clients[1].name().without_id();
+        let call = clients[0].create_p2p(peer, config(mls));
+        let caller = within("the call", call).await.unwrap();
+        let listener = next_session(&clients[1]).await;
+        assert_eq!(listener.info().session_type, SessionType::PointToPoint);
+        assert_eq!(caller.info().remote, *clients[1].name());
+        everybody_speaks(&[caller.clone(), listener.clone()], 100).await;
+        within("leaving", listener.close()).await;
+        let reason = wait_for("the end", &caller, |event| match event {
+            SessionEvent::Closed { reason } => Some(reason),
+            _ => None,
+        });
+        assert_eq!(reason.await, CloseReason::PeerLeft);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_member_is_spoken_to_alone() {
+    let cluster = Cluster::start().await;
+    let clients = clients(&cluster, &["mod", "alice", "bob"]).await;
+    let sessions = group(&clients, config(true)).await;
+    let message = Outgoing {
+        payload: "psst".into(),
+        payload_type: "whisper".into(),
+        metadata: [("mood".to_owned(), "secretive".to_owned())].into(),
+        to: Some(clients[1].name().clone()),
+    };
+    let delivery = sessions[2].publish_with(message).await.unwrap();
+    let report = within("a report", delivery).await.unwrap();
+    assert_eq!(report.delivered, [clients[1].name().clone()]);
+    let heard = messages(&sessions[1], 1).await.remove(0);
+    assert!(heard.to_me);
+    assert_eq!(
+        (heard.payload_type.as_str(), heard.metadata["mood"].as_str()),
+        ("whisper", "secretive")
+    );
+    sessions[2].publish("to all").await.unwrap();
+    assert_eq!(&messages(&sessions[0], 1).await[0].payload[..], b"to all");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_and_empty_payloads_arrive() {
+    let cluster = Cluster::start().await;
+    let clients = clients(&cluster, &["alice", "bob"]).await;
+    let peer = clients[1].name().clone();
+    let caller = within("the call", clients[0].create_p2p(peer, config(true))).await.unwrap();
+    let listener = next_session(&clients[1]).await;
+    let refused = caller.publish(vec![7; slim_proto::MAX_MESSAGE_LEN]).await.unwrap_err();
+    let PublishError::TooLarge { limit, .. } = refused else { panic!("{refused}") };
+    for len in [0, 1, 1 << 20, limit] {
+        let delivery = caller.publish(vec![7; len]).await.unwrap();
+        assert_eq!(messages(&listener, 1).await[0].payload.len(), len);
+        assert_eq!(within("a report", delivery).await.unwrap().delivered.len(), 1);
+    }
+}
+
+/// The node goes away in the middle of a conversation and comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_survives_its_node() {
+    for mls in [false, true] {
+        let mut cluster = Cluster::start().await;
+        let clients = clients(&cluster, &["mod", "alice", "bob"]).await;
+        let sessions = group(&clients, config(mls)).await;
+        everybody_speaks(&sessions, 3).await;
+        let mut events = clients[0].events();
+
+        cluster.stop_node().await;
+        let event = within("the loss", events.next()).await;
+        assert!(matches!(event, Some(ClientEvent::Disconnected { .. })), "{event:?}");
+        let mut waiting = Vec::new();
+        for session in &sessions {
+            waiting.push(session.publish("sent without a node").await.unwrap());
+        }
+        cluster.start_node().await;
+        let event = within("the return", events.next()).await;
+        assert_eq!(event, Some(ClientEvent::Reconnected));
+        for delivery in waiting {
+            let report = within("a report", delivery).await.unwrap();
+            assert_eq!((report.delivered.len(), report.lost.len()), (2, 0));
+        }
+        for session in &sessions {
+            let texts = messages(session, 2).await;
+            assert!(texts.iter().all(|message| &message.payload[..] == b"sent without a node"));
+        }
+        everybody_speaks(&sessions, 3).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_secret_is_told_to_both_sides() {
+    let cluster = Cluster::start().await;
+    let moderator = cluster.client("mod").await;
+    let stranger = cluster.client_with("stranger", "another secret of thirty-two bytes!!").await;
+    let mut events = stranger.events();
+    let channel = "org/test/channel".parse().unwrap();
+    let session = moderator.create_group(channel, config(true)).await.unwrap();
+    let name = stranger.name().without_id();
+    let outcome = within("the refusal", session.invite(&name)).await;
+    assert_eq!(outcome, Err(InviteError::IdentityMismatch { name }));
+    let event = within("the news", events.next()).await;
+    assert_eq!(event, Some(ClientEvent::IdentityMismatch { peer: moderator.name().clone() }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropping_the_handles_leaves() {
+    let cluster = Cluster::start().await;
+    let clients = clients(&cluster, &["mod", "alice", "bob"]).await;
+    let mut sessions = group(&clients, config(true)).await;
+    let name = clients[2].name().clone();
+    drop(sessions.pop());
+    let change = wait_for("the leave", &sessions[1], |event| match event {
+        SessionEvent::Participant { name: who, change: ParticipantChange::Left } => Some(who),
+        _ => None,
+    });
+    assert_eq!(change.await, name);
+}
+
+/// Anycast: each call goes to one of the instances of a name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_reaches_one_instance_and_stays_there() {
+    let cluster = Cluster::start().await;
+    let instances = clients(&cluster, &["service", "service", "service"]).await;
+    let caller = cluster.client("caller").await;
+    let mut reached = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        let name = "org/test/service".parse().unwrap();
+        let session = within("the call", caller.create_p2p(name, config(true))).await.unwrap();
+        let peer = session.info().remote.clone();
+        assert!(instances.iter().any(|instance| *instance.name() == peer));
+        for _ in 0..5 {
+            let delivery = session.publish("hello").await.unwrap();
+            let report = within("a report", delivery).await.unwrap();
+            assert_eq!(report.delivered, [peer.clone()]);
+        }
+        reached.insert(peer);
+    }
+    assert_eq!(reached.len(), 3, "in turn");
+}
