@@ -1,10 +1,13 @@
 //! How a command ends that did not do what was asked: the exit status, the code
 //! of the error event and the one line on standard error.
 
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 use slim_client::Name;
 use thiserror::Error;
+
+use crate::output::Event;
 
 /// Why a command failed.
 #[derive(Debug, Error)]
@@ -59,6 +62,9 @@ pub(crate) enum Failure {
     /// Whoever read standard output reads no more.
     #[error("standard output is closed")]
     OutputClosed,
+    /// Told to end at once.
+    #[error("ended before everything was closed")]
+    Interrupted,
     /// Anything else.
     #[error("{message}")]
     Other {
@@ -70,11 +76,32 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// The event that tells programs; `None` for a usage error, which is not one of
+    /// a conversation.
+    pub(crate) fn event(&self) -> Option<Event> {
+        let message = self.to_string();
+        let event = Event::Error { code: self.code(), message, session_id: None };
+        (!matches!(self, Self::Usage(_))).then_some(event)
+    }
+
+    /// Tells people, on standard error.
+    pub(crate) fn print(&self) {
+        let printed = match self {
+            // Help and version, which are no errors to clap's callers, go elsewhere.
+            Self::Usage(error) => error.print(),
+            _ => writeln!(io::stderr(), "slim: {self}"),
+        };
+        // There is nobody to tell about an error here.
+        printed.ok();
+    }
+
     /// The exit status of the process.
     pub(crate) fn status(&self) -> u8 {
         match self {
-            Self::NodeLost { .. } | Self::OutputClosed | Self::Other { .. } => 1,
-            Self::Usage(_) => 2,
+            Self::NodeLost { .. } | Self::OutputClosed | Self::Interrupted | Self::Other { .. } => {
+                1
+            }
+            Self::Usage(error) => u8::try_from(error.exit_code()).unwrap_or(2),
             Self::NodeUnreachable { .. } => 3,
             Self::RefusedByNode { .. } | Self::RefusedByPeers(_) => 4,
             Self::NobodyJoined(_) | Self::NoAnswer { .. } | Self::LeftWithoutAnswer { .. } => 5,
@@ -82,7 +109,7 @@ impl Failure {
     }
 
     /// The code of the error event.
-    pub(crate) fn code(&self) -> &'static str {
+    fn code(&self) -> &'static str {
         match self {
             Self::Usage(_) => "usage",
             Self::NodeUnreachable { .. } => "node_unreachable",
@@ -91,6 +118,7 @@ impl Failure {
             Self::NoAnswer { .. } | Self::LeftWithoutAnswer { .. } => "no_answer",
             Self::NodeLost { .. } => "node_lost",
             Self::OutputClosed => "output_closed",
+            Self::Interrupted => "interrupted",
             Self::Other { code, .. } => code,
         }
     }

@@ -17,7 +17,7 @@ mod signals;
 mod source;
 mod terminal;
 
-use std::io::{self, Write as _};
+use std::io;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -42,37 +42,25 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 fn main() -> ExitCode {
     let settings = match args::parse(std::env::args_os()) {
         Ok(settings) => settings,
-        Err(error) => return report_usage(&error),
+        Err(error) => return end(Err(Failure::Usage(Box::new(error)))),
     };
     let terminal = Terminal::detect();
     let is_text = settings.output == Format::Text;
     let text = is_text.then(|| Text::new(kind(&settings.role), terminal.colours));
     let mut output = Output::new(text, terminal.capable);
     let result = converse(&settings, terminal, &mut output);
-    if let Err(failure) = &result
-        && !is_text
-        && failure.status() != 2
-    {
-        let (code, message) = (failure.code(), failure.to_string());
-        output.emit(&Event::Error { code, message, session_id: None });
+    if let (false, Some(event)) = (is_text, result.as_ref().err().and_then(Failure::event)) {
+        output.emit(&event);
     }
     output.settle();
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Usage(error)) => report_usage(&error),
-        Err(failure) => {
-            // There is nobody to tell about an error here.
-            writeln!(io::stderr(), "slim: {failure}").ok();
-            failure.status().into()
-        }
-    }
+    end(result)
 }
 
-/// Help and version on standard output, errors on standard error.
-fn report_usage(error: &clap::Error) -> ExitCode {
-    // There is nobody to tell about an error here.
-    error.print().ok();
-    u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+/// The one place where a failure becomes a line on standard error and a status.
+fn end(result: Result<(), Failure>) -> ExitCode {
+    let Err(failure) = result else { return ExitCode::SUCCESS };
+    failure.print();
+    failure.status().into()
 }
 
 /// Everything between the command line and the exit status.
@@ -91,7 +79,7 @@ fn converse(settings: &Settings, terminal: Terminal, output: &mut Output) -> Res
         .build()
         .map_err(|error| other("runtime", &error))?;
     let result = runtime.block_on(async {
-        let stop = Stop::listen().map_err(|error| other("signals", &error))?;
+        let stop = Stop::listen(output.last_words()).map_err(|error| other("signals", &error))?;
         let Some(client) = connect(settings, output, &stop).await? else { return Ok(()) };
         let source = if is_script(settings) {
             Source::none()

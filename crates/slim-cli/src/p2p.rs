@@ -47,6 +47,7 @@ enum State {
 /// Sends a message, waits for the answer, pauses, and does so again.
 #[derive(Debug)]
 pub(crate) struct Rounds {
+    iterations: u32,
     left: u32,
     /// How long an answer may take.
     patience: Duration,
@@ -56,7 +57,8 @@ pub(crate) struct Rounds {
 impl Rounds {
     /// To begin at once.
     pub(crate) fn new(script: &Script, patience: Duration, now: Instant) -> Self {
-        Self { left: script.iterations, patience, state: State::Pausing(now) }
+        let Script { iterations, .. } = *script;
+        Self { iterations, left: iterations, patience, state: State::Pausing(now) }
     }
 
     /// When to ask [`Rounds::step`] again, whatever happens.
@@ -120,6 +122,11 @@ impl Rounds {
         }
     }
 
+    /// Number of the message whose turn it is, from 1.
+    pub(crate) fn number(&self) -> u32 {
+        self.iterations - self.left + 1
+    }
+
     /// Whether answers are missing.
     pub(crate) fn is_unfinished(&self) -> bool {
         self.left > 0
@@ -177,6 +184,7 @@ mod tests {
         assert_eq!(rounds.step(next - Duration::from_millis(1)), Step::Wait);
         assert_eq!(rounds.step(next), Step::Send);
         rounds.sent(next);
+        assert_eq!(rounds.number(), 2);
         assert!(rounds.is_unfinished());
         rounds.answered();
         assert_eq!(rounds.step(next), Step::Done);

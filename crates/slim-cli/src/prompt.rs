@@ -12,8 +12,13 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
-use rustyline::{Config, DefaultEditor};
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::history::MemHistory;
+use rustyline::validate::Validator;
+use rustyline::{Config, Editor, Helper};
 use tokio::sync::mpsc::Sender;
 
 use crate::input::{self, Action};
@@ -51,7 +56,9 @@ impl Prompt {
             .map_err(io::Error::other)?
             .history_ignore_space(true)
             .build();
-        let mut editor = DefaultEditor::with_config(config).map_err(io::Error::other)?;
+        let history = MemHistory::with_config(&config);
+        let mut editor = Editor::with_history(config, history).map_err(io::Error::other)?;
+        editor.set_helper(Some(ColouredPrompt));
         let printer = editor.create_external_printer().map_err(io::Error::other)?;
         output.write_above(printer);
         let closing = Arc::new(AtomicBool::new(false));
@@ -90,9 +97,23 @@ impl Prompt {
     }
 }
 
+/// Without a helper, even one that does nothing, the prompt has no colours.
+#[derive(Debug)]
+struct ColouredPrompt;
+
+impl Helper for ColouredPrompt {}
+impl Completer for ColouredPrompt {
+    type Candidate = String;
+}
+impl Hinter for ColouredPrompt {
+    type Hint = String;
+}
+impl Highlighter for ColouredPrompt {}
+impl Validator for ColouredPrompt {}
+
 /// The thread that waits for keys.
 struct Reader {
-    editor: DefaultEditor,
+    editor: Editor<ColouredPrompt, MemHistory>,
     /// Plain and coloured.
     prompt: (String, String),
     /// `None` once the person has left: what is typed then goes nowhere, but the

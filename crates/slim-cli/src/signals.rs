@@ -11,11 +11,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::failure::Failure;
+use crate::output::LastWords;
 use crate::terminal;
 
 /// Counts the requests to stop. Clones count together.
 #[derive(Clone, Debug)]
 pub(crate) struct Stop {
+    last_words: LastWords,
     requests: watch::Sender<u32>,
     /// Signals that we sent to ourselves and that nobody has taken yet.
     own: Arc<AtomicUsize>,
@@ -26,8 +29,9 @@ impl Stop {
     ///
     /// # Errors
     /// If a signal cannot be listened to.
-    pub(crate) fn listen() -> io::Result<Self> {
-        let stop = Self { requests: watch::Sender::new(0), own: Arc::default() };
+    pub(crate) fn listen(last_words: LastWords) -> io::Result<Self> {
+        let requests = watch::Sender::new(0);
+        let stop = Self { last_words, requests, own: Arc::default() };
         for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
             tokio::spawn(stop.clone().count(signal(kind)?, kind));
         }
@@ -51,8 +55,8 @@ impl Stop {
         });
         if requests > 1 {
             terminal::restore();
-            // Nothing of ours is worth waiting for any more, standard error included.
-            process::exit(1);
+            self.last_words.say(&Failure::Interrupted);
+            process::exit(Failure::Interrupted.status().into());
         }
     }
 

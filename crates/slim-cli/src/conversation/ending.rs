@@ -1,12 +1,23 @@
 //! How a conversation ends: told to, by the others, or because it failed.
 
-use slim_client::CloseReason;
+use std::time::Duration;
+
+use slim_client::{CloseReason, SessionId};
+use tokio::time::timeout;
 
 use super::{Conversation, Leaving, Live};
 use crate::args::Role;
 use crate::failure::Failure;
 use crate::output::{Event, Reason};
 use crate::p2p::Rounds;
+
+/// How long the others have to confirm that a session is over. The session itself
+/// gives them less, but its time stands still while the node is away.
+const CLOSING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The same if the node is away when we leave: long enough for one that is merely
+/// being started again.
+const CLOSING_TIMEOUT_AWAY: Duration = Duration::from_secs(2);
 
 impl Conversation<'_> {
     /// Whether nothing is left to be told or to be waited for.
@@ -22,14 +33,22 @@ impl Conversation<'_> {
         }
         self.leaving = leaving;
         self.calling = None.into();
+        let limit = if self.is_away { CLOSING_TIMEOUT_AWAY } else { CLOSING_TIMEOUT };
         for live in &self.live {
             let session = live.session.clone();
             self.closing.push(Box::pin(async move {
                 if leaving == Leaving::WithOutcomes {
                     session.flush().await;
                 }
-                session.close().await;
+                timeout(limit, session.close()).await.is_err().then(|| session.id())
             }));
+        }
+    }
+
+    /// A session was told to close. If it `stalled`, it will not tell its end.
+    pub(super) fn on_closing(&mut self, stalled: Option<SessionId>) {
+        if let Some(id) = stalled {
+            self.on_closed(id, CloseReason::Left);
         }
     }
 

@@ -13,9 +13,9 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, OptionFuture};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use slim_client::{
-    Client, ClientEvent, CloseReason, CreateError, Delivery, DeliveryReport, InviteError, Name,
-    Outgoing, ParticipantChange, PublishError, ReceivedMessage, RemoveError, Session,
-    SessionConfig, SessionEvent, SessionId, SessionState, SessionType,
+    Client, ClientEvent, ClientEvents, CloseReason, CreateError, Delivery, DeliveryReport,
+    InviteError, Name, Outgoing, ParticipantChange, PublishError, ReceivedMessage, RemoveError,
+    Session, SessionConfig, SessionEvent, SessionId, SessionState, SessionType,
 };
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
@@ -79,6 +79,7 @@ struct Invited {
 pub(crate) struct Conversation<'a> {
     settings: &'a Settings,
     client: Client,
+    client_events: ClientEvents,
     output: &'a mut Output,
     source: Source,
     stop: Stop,
@@ -91,6 +92,8 @@ pub(crate) struct Conversation<'a> {
     /// Number of the next line.
     line: u64,
     leaving: Leaving,
+    /// The node is lost and tried again.
+    is_away: bool,
     /// Why the process fails, once everything is closed.
     verdict: Option<Failure>,
     input_ended: bool,
@@ -101,7 +104,7 @@ pub(crate) struct Conversation<'a> {
     events: FuturesUnordered<BoxFuture<'static, (Session, Option<SessionEvent>)>>,
     outcomes: FuturesUnordered<BoxFuture<'static, Outcome>>,
     inviting: FuturesUnordered<BoxFuture<'static, Invited>>,
-    closing: FuturesUnordered<BoxFuture<'static, ()>>,
+    closing: FuturesUnordered<BoxFuture<'static, Option<SessionId>>>,
     is_doing: bool,
 }
 
@@ -116,6 +119,7 @@ impl<'a> Conversation<'a> {
     ) -> Self {
         Self {
             settings,
+            client_events: client.events(),
             client,
             output,
             source,
@@ -126,6 +130,7 @@ impl<'a> Conversation<'a> {
             rounds: None,
             line: 0,
             leaving: Leaving::No,
+            is_away: false,
             verdict: None,
             input_ended: false,
             arriving: None.into(),
@@ -144,11 +149,18 @@ impl<'a> Conversation<'a> {
     /// # Errors
     /// Why what was asked for could not be done.
     pub(crate) async fn run(mut self) -> Result<(), Failure> {
-        let mut client_events = self.client.events();
+        let begun = self.begin().await;
+        if begun.is_ok() {
+            self.go_on().await;
+        }
+        self.source.close(self.output);
+        begun.and(self.verdict.map_or(Ok(()), Err))
+    }
+
+    async fn go_on(&mut self) {
         let (stopped, broken) = (self.stop.requested(), self.output.broken());
         let mut stopped = OptionFuture::from(Some(Box::pin(stopped)));
         let mut broken = OptionFuture::from(Some(Box::pin(broken)));
-        self.begin().await?;
         while !self.is_over() {
             self.take_turn();
             let alarm = self.rounds.as_ref().and_then(Rounds::deadline);
@@ -162,11 +174,11 @@ impl<'a> Conversation<'a> {
                     broken = None.into();
                     self.fail(Failure::OutputClosed);
                 }
-                Some(event) = client_events.next() => self.on_client_event(event),
+                Some(event) = self.client_events.next() => self.on_client_event(event),
                 Some((session, event)) = self.events.next() => self.on_event(session, event),
                 Some(outcome) = self.outcomes.next() => self.on_outcome(outcome),
                 Some(invited) = self.inviting.next() => self.on_invited(invited),
-                Some(()) = self.closing.next() => {}
+                Some(stalled) = self.closing.next() => self.on_closing(stalled),
                 Some(session) = &mut self.arriving => self.on_arrival(session).await,
                 Some(called) = &mut self.calling => self.on_called(called).await,
                 Some(done) = &mut self.doing => self.on_done(done),
@@ -175,7 +187,6 @@ impl<'a> Conversation<'a> {
             }
             self.tell_closed();
         }
-        self.verdict.map_or(Ok(()), Err)
     }
 
     /// Does what this role does first.
@@ -278,12 +289,14 @@ impl<'a> Conversation<'a> {
         let node = self.client.node().to_owned();
         match event {
             ClientEvent::Disconnected { reason } => {
+                self.is_away = true;
                 if let Some(rounds) = &mut self.rounds {
                     rounds.stall();
                 }
                 self.output.emit(&Event::Disconnected { node, reason });
             }
             ClientEvent::Reconnected => {
+                self.is_away = false;
                 if let Some(rounds) = &mut self.rounds {
                     rounds.resume(Instant::now());
                 }
@@ -324,16 +337,19 @@ impl<'a> Conversation<'a> {
                 Event::Participant { session_id, name, change: change_of(change) }
             }
             Some(SessionEvent::Closed { reason }) => {
-                if let Some(live) = self.live_session(session.id()) {
-                    live.closed = Some(reason);
-                }
-                return;
+                return self.on_closed(session.id(), reason);
             }
-            // The client is closed, which does not happen before we leave.
-            None => return,
+            // The client is closed.
+            None => return self.on_closed(session.id(), CloseReason::NodeLost),
         };
         self.output.emit(&told);
         self.events.push(next_event(session, reply));
+    }
+
+    fn on_closed(&mut self, id: SessionId, reason: CloseReason) {
+        if let Some(live) = self.live_session(id) {
+            live.closed.get_or_insert(reason);
+        }
     }
 
     /// Sends the next message of a script when it is time.
@@ -344,6 +360,8 @@ impl<'a> Conversation<'a> {
             Step::Wait => {}
             Step::Send => {
                 let session = live.session.clone();
+                let number = rounds.number();
+                self.output.note(&format!("sending message {number} of {}", script.iterations));
                 self.publish(&session, Bytes::copy_from_slice(script.message.as_bytes()));
             }
             Step::Done => self.leave(Leaving::WithOutcomes),

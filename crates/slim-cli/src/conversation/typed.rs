@@ -49,7 +49,10 @@ impl Conversation<'_> {
             Action::Publish(_) | Action::Invite(_) | Action::Remove(_) | Action::Who => {
                 match self.live.iter().rev().find(|live| live.closed.is_none()) {
                     Some(live) => live.session.clone(),
-                    None => return self.error(None, "alone", "there is no session".to_owned()),
+                    None => {
+                        let message = self.why_no_session().to_owned();
+                        return self.error(None, "alone", message);
+                    }
                 }
             }
         };
@@ -65,6 +68,15 @@ impl Conversation<'_> {
             },
             Action::Who => self.who(&session),
             Action::Nothing | Action::Help | Action::Leave | Action::Unknown(_) => {}
+        }
+    }
+
+    fn why_no_session(&self) -> &'static str {
+        match self.settings.role {
+            Role::Moderator { .. } => "the group is closed",
+            Role::Participant => "nobody has invited you yet",
+            Role::Caller { .. } => "the call is not answered yet",
+            Role::Listener { .. } => "nobody is calling",
         }
     }
 

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use serde::{Serialize, Serializer};
 use slim_client::Name;
 
-pub(crate) use writer::Output;
+pub(crate) use writer::{LastWords, Output};
 
 /// Something to tell. Serializes as the JSON event without its time.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -3,6 +3,7 @@
 //! What others send is shown with its control characters escaped, so that nobody
 //! can paint on somebody else's terminal.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use owo_colors::{AnsiColors, OwoColorize as _, Style};
@@ -44,6 +45,8 @@ pub(crate) struct Text {
     /// Our own name as others see it, once it is known.
     own: Option<Name>,
     moderator: bool,
+    /// The other sides of the point-to-point sessions that are open.
+    peers: BTreeMap<u32, Name>,
     /// Nobody is in, and that was told.
     alone_told: bool,
 }
@@ -57,6 +60,7 @@ impl Text {
             names: Names::default(),
             own: None,
             moderator: false,
+            peers: BTreeMap::new(),
             alone_told: false,
         }
     }
@@ -160,7 +164,7 @@ impl Text {
                 }
                 text
             }
-            Event::Closed { reason, .. } => self.closed(*reason).to_owned(),
+            Event::Closed { session_id, reason } => self.closed(*session_id, *reason),
             Event::Help { commands } => {
                 let width = commands.iter().map(|(command, _)| command.len()).max().unwrap_or(0);
                 let lines: Vec<String> = commands
@@ -184,7 +188,7 @@ impl Text {
         let encryption = if start.mls {
             "end-to-end encrypted"
         } else {
-            "not encrypted end to end: the nodes on the way can read it"
+            "not encrypted: the nodes on the way can read it"
         };
         match &start.place {
             Place::Group { channel, role: GroupRole::Moderator } => {
@@ -193,10 +197,11 @@ impl Text {
             }
             Place::Group { channel, role: GroupRole::Participant } => {
                 let members = self.members(&start.members);
-                format!("joined group {}, {encryption}; in it: {members}", visible(channel))
+                format!("joined group {}, {encryption}\nin it: {members}", visible(channel))
             }
             Place::P2p { peer, .. } => {
                 self.names.learn(peer);
+                self.peers.insert(start.session_id, peer.clone());
                 format!("talking to {}, {encryption}", self.names.short(peer))
             }
         }
@@ -224,16 +229,27 @@ impl Text {
         })
     }
 
-    fn closed(&self, reason: Reason) -> &'static str {
-        match (reason, self.kind) {
-            (Reason::Left, Kind::Group) if self.moderator => "you closed the group",
-            (Reason::Left, Kind::Group) => "you left the group",
-            (Reason::Left, Kind::P2p) => "you ended the conversation",
-            (Reason::Removed, _) => "the moderator removed you from the group",
-            (Reason::ModeratorClosed, _) => "the moderator closed the group",
-            (Reason::PeerLeft, _) => "the other side ended the conversation",
-            (Reason::NodeLost, _) => "the conversation did not survive the lost node",
+    fn closed(&mut self, session_id: u32, reason: Reason) -> String {
+        if let Some(peer) = self.peers.remove(&session_id) {
+            let peer = self.names.short(&peer);
+            return match reason {
+                Reason::Left => format!("you ended the conversation with {peer}"),
+                Reason::NodeLost => {
+                    format!("the conversation with {peer} did not survive the lost node")
+                }
+                Reason::PeerLeft | Reason::Removed | Reason::ModeratorClosed => {
+                    format!("{peer} ended the conversation")
+                }
+            };
         }
+        let text = match reason {
+            Reason::Left if self.moderator => "you closed the group",
+            Reason::Left => "you left the group",
+            Reason::Removed => "the moderator removed you from the group",
+            Reason::ModeratorClosed | Reason::PeerLeft => "the moderator closed the group",
+            Reason::NodeLost => "the group did not survive the lost node",
+        };
+        text.to_owned()
     }
 
     fn members(&self, members: &[Member]) -> String {
@@ -381,7 +397,7 @@ mod tests {
                 (
                     group(GroupRole::Participant, true, members),
                     Some(
-                        "joined group a/b/chat, end-to-end encrypted; \
+                        "joined group a/b/chat, end-to-end encrypted\n\
                          in it: client-1 (you), moderator",
                     ),
                 ),
@@ -405,10 +421,7 @@ mod tests {
             &[
                 (
                     group(GroupRole::Moderator, false, vec![]),
-                    Some(
-                        "created group a/b/chat, not encrypted end to end: \
-                         the nodes on the way can read it",
-                    ),
+                    Some("created group a/b/chat, not encrypted: the nodes on the way can read it"),
                 ),
                 (participant("client-1", Change::Joined), None),
                 (invite("client-1", InviteOutcome::Joined, "joined"), Some("client-1 joined")),
@@ -455,7 +468,7 @@ mod tests {
                 (start, Some("talking to bob, end-to-end encrypted")),
                 (
                     Event::Closed { session_id: 7, reason: Reason::PeerLeft },
-                    Some("the other side ended the conversation"),
+                    Some("bob ended the conversation"),
                 ),
             ],
         );

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
+use std::time::Duration;
 
 use rustyline::ExternalPrinter;
 use time::OffsetDateTime;
@@ -17,10 +18,14 @@ use tokio::sync::watch;
 
 use super::text::Text;
 use super::{Event, json};
+use crate::failure::Failure;
 
 /// Lines that wait to be written: what a person can leave behind for a moment,
 /// and not much memory.
 const QUEUE: usize = 1024;
+
+/// How long a process that ends at once waits for its reader.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// Up one row and down again: shows nothing. A prompt takes one line after the
 /// other, so when it has taken this one, it has shown all before it.
@@ -134,6 +139,11 @@ impl Output {
         LogWriter { orders: self.orders.clone(), dropped: self.dropped_logs.clone() }
     }
 
+    /// What a process that ends at once can still say.
+    pub(crate) fn last_words(&self) -> LastWords {
+        LastWords { orders: self.orders.clone(), is_json: self.text.is_none() }
+    }
+
     fn order(&self, order: Order) {
         // An error means that the thread is gone, and nothing more is written.
         self.orders.send(order).ok();
@@ -163,6 +173,35 @@ impl Write for LogWriter {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Says why the process ends, without waiting long for anybody to hear it.
+#[derive(Clone, Debug)]
+pub(crate) struct LastWords {
+    orders: SyncSender<Order>,
+    is_json: bool,
+}
+
+impl LastWords {
+    /// Tells people and, if they listen, programs.
+    pub(crate) fn say(&self, failure: &'static Failure) {
+        let (done, said) = channel();
+        let this = self.clone();
+        thread::spawn(move || {
+            if let (true, Some(event)) = (this.is_json, failure.event()) {
+                let (written, wait) = channel();
+                let line = json::line(&event, OffsetDateTime::now_utc());
+                let orders = [Order::Line(line), Order::Settle(written)];
+                if orders.into_iter().all(|order| this.orders.try_send(order).is_ok()) {
+                    wait.recv_timeout(LAST_WORDS).ok();
+                }
+            }
+            failure.print();
+            // The process may be gone already.
+            done.send(()).ok();
+        });
+        said.recv_timeout(LAST_WORDS * 2).ok();
     }
 }
 

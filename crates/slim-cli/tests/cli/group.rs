@@ -241,10 +241,10 @@ fn a_participant_that_is_killed_is_told_and_what_it_misses_is_lost() {
         .collect();
     assert_eq!(offline, ["a/b/client-2"]);
     moderator.type_line("the others go on");
-    let delivered = moderator.expect("delivered");
+    clients[0].expect_message("the others go on");
     assert_eq!(
-        (&delivered["line"], apps(&delivered["members"])),
-        (&json!(2), vec!["a/b/client-1".to_owned()])
+        apps(&moderator.expect_where("lost", |lost| lost["line"] == 2)["members"]),
+        ["a/b/client-2"]
     );
 }
 
@@ -384,4 +384,21 @@ fn a_participant_may_not_moderate() {
     clients[0].expect_error("not_moderator");
     clients[0].type_line("/remove a/b/moderator");
     clients[0].expect_error("not_moderator");
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let node = TestNode::start();
+    let (moderator, mut clients) = group(&node, 1, "--timeout 60");
+    let mut client = clients.pop().unwrap();
+    // It neither acknowledges the line nor answers the leaving.
+    moderator.signal(Signal::STOP);
+    client.type_line("never acknowledged");
+    client.type_line("/who");
+    client.expect("who");
+    client.signal(Signal::TERM);
+    assert_eq!(client.expect("lost")["line"], 0, "the first signal does not wait for outcomes");
+    client.signal(Signal::TERM);
+    client.exit().assert_failed(1, "interrupted");
+    moderator.signal(Signal::KILL);
 }

@@ -1,6 +1,9 @@
 //! What can go wrong with a line.
 
-use super::support::{Slim, TestNode};
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
+use super::support::{SECRET, Slim, TestNode, command};
 
 fn pair(node: &TestNode) -> (Slim, Slim) {
     let mut client = Slim::start(node, "group --local a/b/client");
@@ -81,4 +84,27 @@ fn help_lists_the_commands() {
     for command in ["/invite", "/remove", "/who", "/leave"] {
         assert!(help.contains(command), "{help}");
     }
+}
+
+#[test]
+fn a_closed_standard_output_ends_it() {
+    let node = TestNode::start();
+    let mut command = command();
+    command
+        .args(["group", "--local", "a/b/client", "--slim", &node.url(), "--output", "json"])
+        .args(["--shared-secret", SECRET])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("\"waiting\"")));
+    drop(lines);
+    let line = "group --local a/b/moderator --remote a/b/chat --invites a/b/client";
+    let mut moderator = Slim::start(&node, line);
+    moderator.expect_where("participant", |event| event["change"] == "left");
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
 }

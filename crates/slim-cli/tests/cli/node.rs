@@ -36,7 +36,7 @@ fn a_conversation_survives_the_node() {
         client.type_line("after");
         moderator.expect_message("after");
         for line in 0..2 {
-            assert_eq!(moderator.expect("delivered")["line"], line);
+            assert_eq!(moderator.outcome(line)["event"], "delivered");
         }
     }
 }

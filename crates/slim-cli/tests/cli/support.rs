@@ -191,15 +191,31 @@ impl Slim {
 
     /// Waits for an event of this kind with this property, passing over others.
     pub(crate) fn expect_where(&mut self, kind: &str, is: impl Fn(&Value) -> bool) -> Value {
+        self.expect_any(kind, |event| event["event"] == kind && is(event))
+    }
+
+    fn expect_any(&mut self, awaited: &str, is: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let Some(event) = self.next(deadline, kind) else {
-                panic!("ended without {kind}:\n{}\n{:?}", self.seen.join("\n"), self.finish());
+            let Some(event) = self.next(deadline, awaited) else {
+                panic!("ended without {awaited}:\n{}\n{:?}", self.seen.join("\n"), self.finish());
             };
-            if event["event"] == kind && is(&event) {
+            if is(&event) {
                 return event;
             }
         }
+    }
+
+    /// Waits for what became of this line, unless it was passed over already.
+    pub(crate) fn outcome(&mut self, line: u64) -> Value {
+        let is_outcome = |event: &Value| {
+            (event["event"] == "delivered" || event["event"] == "lost") && event["line"] == line
+        };
+        let seen = self.seen.iter().map(|line| serde_json::from_str(line).unwrap());
+        if let Some(event) = seen.into_iter().find(is_outcome) {
+            return event;
+        }
+        self.expect_any("outcome", is_outcome)
     }
 
     /// Waits for a message with this payload, passing over others.
