@@ -31,15 +31,8 @@ pub const TRUE: &str = "TRUE";
 /// Whether an application's metadata cannot have this key, because the session
 /// layer would read it. The trace context is the application's to set.
 pub fn is_reserved(key: &str) -> bool {
-    [
-        PAYLOAD_SIGNATURE,
-        PEER_SUBJECT,
-        PUBLISH_TO,
-        LEAVING_SESSION,
-        LEAVE_REPLY_SENT,
-        DELETE_GROUP,
-    ]
-    .contains(&key)
+    [PAYLOAD_SIGNATURE, PEER_SUBJECT, PUBLISH_TO, LEAVING_SESSION, LEAVE_REPLY_SENT, DELETE_GROUP]
+        .contains(&key)
 }
 
 /// What a link's header MAC is computed over. Little-endian throughout;
@@ -95,9 +88,7 @@ impl<'a> From<&'a Name> for MacName<'a> {
         Self {
             components: name.components(),
             id: name.wire_id(),
-            text: name
-                .text()
-                .map(|text| text.each_ref().map(|part| part.as_bytes())),
+            text: name.text().map(|text| text.each_ref().map(|part| part.as_bytes())),
         }
     }
 }

@@ -196,19 +196,9 @@ impl RoutedFrame {
         subscription_id: u64,
     ) -> Result<Self, FrameError> {
         let field = header.ok_or(FrameError::Missing("header"))?;
-        let layout = Layout {
-            kind,
-            body,
-            header_field: field.whole,
-            header: field.span()?,
-        };
+        let layout = Layout { kind, body, header_field: field.whole, header: field.span()? };
         let header = FrameHeader::parse(&bytes, layout.header)?;
-        Ok(Self {
-            bytes,
-            header,
-            subscription_id,
-            layout,
-        })
+        Ok(Self { bytes, header, subscription_id, layout })
     }
 
     /// The bytes as they came.
@@ -235,12 +225,7 @@ impl RoutedFrame {
     /// Appends what the MAC of the received frame covers after the link's id: the
     /// rest of [`mac_preimage`](crate::canonical::mac_preimage).
     pub fn put_mac_body(&self, out: &mut Vec<u8>) {
-        let FrameHeader {
-            recv_from,
-            forward_to,
-            ttl,
-            ..
-        } = self.header;
+        let FrameHeader { recv_from, forward_to, ttl, .. } = self.header;
         self.mac_fields(recv_from, forward_to, ttl).put(out);
     }
 
@@ -300,13 +285,7 @@ impl RoutedFrame {
             return Err(Undeliverable::TooLarge(len));
         }
         self.mac_fields(None, None, ttl).put(&mut buffer);
-        Ok(Outgoing {
-            frame: self,
-            ttl,
-            buffer,
-            prefix_len,
-            tail,
-        })
+        Ok(Outgoing { frame: self, ttl, buffer, prefix_len, tail })
     }
 
     /// The frame up to its MAC with another ttl, and where its MAC ends. `None`
@@ -331,12 +310,7 @@ impl RoutedFrame {
     /// The frame up to the end of its header, which is written anew with its MAC
     /// last; the MAC itself is not there yet. Fields that nobody knows are kept.
     fn rebuilt(&self, ttl: u32, with_mac: bool) -> Vec<u8> {
-        let Layout {
-            kind,
-            body,
-            header_field,
-            header: header_span,
-        } = self.layout;
+        let Layout { kind, body, header_field, header: header_span } = self.layout;
         let mac_len = if with_mac { MAC_LEN } else { 0 };
 
         let mut header = Vec::with_capacity(header_span.len() + 8);
@@ -432,10 +406,7 @@ impl Outgoing<'_> {
     /// The whole message for a link without a key, in two parts.
     pub fn without_mac(&self) -> (Vec<u8>, Bytes) {
         let RoutedFrame { bytes, layout, .. } = self.frame;
-        (
-            self.frame.rebuilt(self.ttl, false),
-            bytes.slice(layout.header_field.end as usize..),
-        )
+        (self.frame.rebuilt(self.ttl, false), bytes.slice(layout.header_field.end as usize..))
     }
 }
 
@@ -543,16 +514,8 @@ fn parse_name(
         components: components.map(|component| component.unwrap_or(0)),
         id: id.map_or(Ok(NameId::ANY), |id| parse_id(bytes, id, which))?,
     };
-    let text = text
-        .map(|text| parse_text(bytes, text, which))
-        .transpose()?;
-    Ok((
-        route,
-        NameParts {
-            has_id: id.is_some(),
-            text,
-        },
-    ))
+    let text = text.map(|text| parse_text(bytes, text, which)).transpose()?;
+    Ok((route, NameParts { has_id: id.is_some(), text }))
 }
 
 fn parse_id(bytes: &[u8], span: Span, which: &'static str) -> Result<NameId, FrameError> {

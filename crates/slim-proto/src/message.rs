@@ -9,10 +9,6 @@ use crate::{Command, Name, NameId};
 
 /// One element of a link's stream.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all messages are of the largest kind"
-)]
 pub enum Message {
     /// The link's own negotiation; never forwarded.
     Link(LinkNegotiation),
@@ -267,12 +263,7 @@ pub struct AppPayload {
 /// Shows the length of the payload, never its content.
 impl fmt::Debug for AppPayload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "AppPayload({:?}, {} bytes)",
-            self.payload_type,
-            self.blob.len()
-        )
+        write!(f, "AppPayload({:?}, {} bytes)", self.payload_type, self.blob.len())
     }
 }
 

@@ -20,11 +20,7 @@ impl NameId {
     /// The id of the application whose identity has this subject.
     pub fn of_subject(subject: &str) -> Self {
         let id = xxh3_128_with_seed(subject.as_bytes(), 0);
-        Self(if id >= Self::RESERVED {
-            id % Self::RESERVED
-        } else {
-            id
-        })
+        Self(if id >= Self::RESERVED { id % Self::RESERVED } else { id })
     }
 
     /// True for [`NameId::ANY`].
@@ -34,11 +30,7 @@ impl NameId {
 
     fn of_channel(text: &str, seed: u64) -> Self {
         let id = xxh3_128_with_seed(text.as_bytes(), seed);
-        Self(if id >= Self::RESERVED {
-            id % (u128::MAX - 51) + 1
-        } else {
-            id
-        })
+        Self(if id >= Self::RESERVED { id % (u128::MAX - 51) + 1 } else { id })
     }
 }
 
@@ -49,15 +41,7 @@ impl fmt::Display for NameId {
             return f.write_str("NULL_COMPONENT");
         }
         let hex = format!("{:032x}", self.0);
-        write!(
-            f,
-            "{}-{}-{}-{}-{}",
-            &hex[..8],
-            &hex[8..12],
-            &hex[12..16],
-            &hex[16..20],
-            &hex[20..]
-        )
+        write!(f, "{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
     }
 }
 
@@ -93,10 +77,7 @@ impl Name {
     /// If a part is empty or contains a `/`.
     pub fn new(org: &str, namespace: &str, app: &str) -> Result<Self, NameError> {
         let parts = [org, namespace, app].map(|part| part.trim().to_owned());
-        if parts
-            .iter()
-            .any(|part| part.is_empty() || part.contains('/'))
-        {
+        if parts.iter().any(|part| part.is_empty() || part.contains('/')) {
             return Err(NameError::new(&parts.join("/")));
         }
         Ok(Self {
@@ -116,20 +97,13 @@ impl Name {
         let honest = text
             .as_ref()
             .is_none_or(|text| [0, 1, 2].map(|i| hash_component(&text[i])) == components);
-        honest.then(|| Self {
-            components,
-            id,
-            text: text.map(Arc::new),
-        })
+        honest.then(|| Self { components, id, text: text.map(Arc::new) })
     }
 
     /// The same name, this instance.
     #[must_use]
     pub fn with_id(&self, id: NameId) -> Self {
-        Self {
-            id: Some(id),
-            ..self.clone()
-        }
+        Self { id: Some(id), ..self.clone() }
     }
 
     /// The same name, any instance.
@@ -141,10 +115,7 @@ impl Name {
     /// The same name without its readable parts.
     #[must_use]
     pub fn without_text(&self) -> Self {
-        Self {
-            text: None,
-            ..self.clone()
-        }
+        Self { text: None, ..self.clone() }
     }
 
     /// Hashes of the three parts.
@@ -169,10 +140,7 @@ impl Name {
 
     /// What a node routes by.
     pub fn route(&self) -> RouteName {
-        RouteName {
-            components: self.components,
-            id: self.id(),
-        }
+        RouteName { components: self.components, id: self.id() }
     }
 
     /// Whether both are instances of the same readable name.
@@ -201,10 +169,7 @@ impl Name {
             .map(|seed| (id("data", seed), id("control", seed)))
             .find(|(data, control)| data != control)
             .unwrap_or_else(|| (id("data", 0), id("control", 0)));
-        crate::Channels {
-            data: self.with_id(data),
-            control: self.with_id(control),
-        }
+        crate::Channels { data: self.with_id(data), control: self.with_id(control) }
     }
 }
 
@@ -254,9 +219,7 @@ pub struct NameError {
 
 impl NameError {
     fn new(text: &str) -> Self {
-        Self {
-            text: text.to_owned(),
-        }
+        Self { text: text.to_owned() }
     }
 }
 
@@ -304,18 +267,9 @@ mod tests {
     #[test]
     fn app_id_is_the_hash_of_the_subject() {
         for (subject, id) in [
-            (
-                "acme/demo/alice_2B5PkucI",
-                "ee23cd86-c165-f549-3bcd-cd4cde967fbd",
-            ),
-            (
-                "org/trace/mod_ePlB6BaZ",
-                "bacf0ce6-9e1b-bdd5-3dd3-84b0cd014cfb",
-            ),
-            (
-                "org/trace/alice_7ZaqQOgB",
-                "651577db-f3f5-060c-9d8a-9b49984775f2",
-            ),
+            ("acme/demo/alice_2B5PkucI", "ee23cd86-c165-f549-3bcd-cd4cde967fbd"),
+            ("org/trace/mod_ePlB6BaZ", "bacf0ce6-9e1b-bdd5-3dd3-84b0cd014cfb"),
+            ("org/trace/alice_7ZaqQOgB", "651577db-f3f5-060c-9d8a-9b49984775f2"),
             (
                 "did:key:z6Mkfvtar6ATQYC5jXqVLBjCH8R6AUAuKjta6LsFcG4gUND1",
                 "48b1da60-0caa-b75f-a73e-4fe334bf1482",
@@ -329,10 +283,7 @@ mod tests {
     fn channel_ids_follow_from_the_moderator() {
         let check = |name: &str, subject: &str, data: u128, control: u128| {
             let channels = name.parse::<Name>().unwrap().channels(subject);
-            assert_eq!(
-                (channels.data.id().0, channels.control.id().0),
-                (data, control)
-            );
+            assert_eq!((channels.data.id().0, channels.control.id().0), (data, control));
         };
         check(
             "acme/demo/channel",

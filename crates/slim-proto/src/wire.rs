@@ -58,31 +58,19 @@ impl Message {
     /// # Errors
     /// If the bytes are no complete message.
     pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
-        let pb::Message {
-            metadata,
-            message_type,
-        } = pb::Message::decode(bytes)?;
+        let pb::Message { metadata, message_type } = pb::Message::decode(bytes)?;
         Ok(match message_type.ok_or(DecodeError::NoKind)? {
             PbMessage::Link(link) => {
-                let LinkType::LinkNegotiation(negotiation) = link
-                    .link_type
-                    .ok_or(DecodeError::Missing("link_negotiation"))?;
+                let LinkType::LinkNegotiation(negotiation) =
+                    link.link_type.ok_or(DecodeError::Missing("link_negotiation"))?;
                 Self::Link(negotiation.into())
             }
-            PbMessage::Subscribe(pb::Subscribe {
-                header,
-                subscription_id,
-            }) => Self::Subscribe(Subscription {
-                header: read_header(header)?,
-                subscription_id,
-            }),
-            PbMessage::Unsubscribe(pb::Unsubscribe {
-                header,
-                subscription_id,
-            }) => Self::Unsubscribe(Subscription {
-                header: read_header(header)?,
-                subscription_id,
-            }),
+            PbMessage::Subscribe(pb::Subscribe { header, subscription_id }) => {
+                Self::Subscribe(Subscription { header: read_header(header)?, subscription_id })
+            }
+            PbMessage::Unsubscribe(pb::Unsubscribe { header, subscription_id }) => {
+                Self::Unsubscribe(Subscription { header: read_header(header)?, subscription_id })
+            }
             PbMessage::SubscriptionAck(ack) => Self::SubscriptionAck(SubscriptionAck {
                 subscription_id: ack.subscription_id,
                 result: if ack.success { Ok(()) } else { Err(ack.error) },
@@ -137,10 +125,7 @@ impl From<&Message> for pb::Message {
                 PbMessage::Publish(publish.into())
             }
         };
-        Self {
-            metadata,
-            message_type: Some(message_type),
-        }
+        Self { metadata, message_type: Some(message_type) }
     }
 }
 
@@ -205,31 +190,13 @@ impl From<&LinkNegotiation> for pb::LinkNegotiationPayload {
 
 /// A required name; `which` names the field in an error.
 fn read_name(name: Option<pb::Name>, which: &'static str) -> Result<Name, DecodeError> {
-    let pb::Name {
-        name: encoded,
-        str_name,
-    } = name.ok_or(DecodeError::Missing(which))?;
+    let pb::Name { name: encoded, str_name } = name.ok_or(DecodeError::Missing(which))?;
     let encoded = encoded.ok_or(DecodeError::Missing(which))?;
-    let id = encoded
-        .name_id
-        .map(|id| NameId(u128::from(id.id_0) << 64 | u128::from(id.id_1)));
-    let text = str_name.map(|text| {
-        [
-            text.str_component_0,
-            text.str_component_1,
-            text.str_component_2,
-        ]
-    });
-    Name::from_parts(
-        [
-            encoded.component_0,
-            encoded.component_1,
-            encoded.component_2,
-        ],
-        id,
-        text,
-    )
-    .ok_or(DecodeError::DishonestName(which))
+    let id = encoded.name_id.map(|id| NameId(u128::from(id.id_0) << 64 | u128::from(id.id_1)));
+    let text =
+        str_name.map(|text| [text.str_component_0, text.str_component_1, text.str_component_2]);
+    Name::from_parts([encoded.component_0, encoded.component_1, encoded.component_2], id, text)
+        .ok_or(DecodeError::DishonestName(which))
 }
 
 /// Upper and lower half of an id, as they travel.
@@ -244,21 +211,13 @@ impl From<&Name> for pb::Name {
             let [id_0, id_1] = halves(id);
             pb::NameId { id_0, id_1 }
         });
-        let str_name = name
-            .text()
-            .cloned()
-            .map(|[first, second, third]| pb::StringName {
-                str_component_0: first,
-                str_component_1: second,
-                str_component_2: third,
-            });
+        let str_name = name.text().cloned().map(|[first, second, third]| pb::StringName {
+            str_component_0: first,
+            str_component_1: second,
+            str_component_2: third,
+        });
         Self {
-            name: Some(pb::EncodedName {
-                component_0,
-                component_1,
-                component_2,
-                name_id,
-            }),
+            name: Some(pb::EncodedName { component_0, component_1, component_2, name_id }),
             str_name,
         }
     }
@@ -366,9 +325,8 @@ fn read_body(expected: MessageType, content: Option<pb::Content>) -> Result<Body
         }
         (MessageType::Msg, Some(ContentType::AppPayload(payload))) => Ok(Body::Msg(payload.into())),
         (_, Some(ContentType::CommandPayload(command))) => {
-            let command = command
-                .command_payload_type
-                .ok_or(DecodeError::Missing("command_payload_type"))?;
+            let command =
+                command.command_payload_type.ok_or(DecodeError::Missing("command_payload_type"))?;
             let command = read_command(command)?;
             if command.message_type() != expected {
                 return Err(DecodeError::ContentMismatch(expected));
@@ -382,19 +340,13 @@ fn read_body(expected: MessageType, content: Option<pb::Content>) -> Result<Body
 
 impl From<pb::ApplicationPayload> for AppPayload {
     fn from(payload: pb::ApplicationPayload) -> Self {
-        Self {
-            payload_type: payload.payload_type,
-            blob: payload.blob,
-        }
+        Self { payload_type: payload.payload_type, blob: payload.blob }
     }
 }
 
 impl From<&AppPayload> for pb::ApplicationPayload {
     fn from(payload: &AppPayload) -> Self {
-        Self {
-            payload_type: payload.payload_type.clone(),
-            blob: payload.blob.clone(),
-        }
+        Self { payload_type: payload.payload_type.clone(), blob: payload.blob.clone() }
     }
 }
 
@@ -410,9 +362,7 @@ impl From<&Body> for pb::Content {
                 command_payload_type: Some(command.into()),
             }),
         };
-        Self {
-            content_type: Some(content_type),
-        }
+        Self { content_type: Some(content_type) }
     }
 }
 
@@ -423,16 +373,10 @@ fn read_command(command: PbCommand) -> Result<Command, DecodeError> {
         PbCommand::DiscoveryRequest(_) => Command::DiscoveryRequest,
         PbCommand::DiscoveryReply(_) => Command::DiscoveryReply,
         PbCommand::JoinRequest(request) => Command::JoinRequest(read_join_request(request)?),
-        PbCommand::JoinReply(pb::JoinReplyPayload {
-            key_package,
-            participant,
-        }) => {
+        PbCommand::JoinReply(pb::JoinReplyPayload { key_package, participant }) => {
             let participant = participant.ok_or(DecodeError::Missing("participant"))?;
             let participant = read_participant(participant)?;
-            Command::JoinReply(JoinReply {
-                key_package,
-                participant,
-            })
+            Command::JoinReply(JoinReply { key_package, participant })
         }
         PbCommand::LeaveRequest(_) => Command::LeaveRequest,
         PbCommand::LeaveReply(_) => Command::LeaveReply,
@@ -513,13 +457,12 @@ impl From<&Command> for PbCommand {
             Command::GroupClose { participants } => Self::GroupClose(pb::GroupClosePayload {
                 participants: participants.iter().map(Into::into).collect(),
             }),
-            Command::GroupProposal {
-                source,
-                mls_proposal,
-            } => Self::GroupProposal(pb::GroupProposalPayload {
-                source: Some(source.into()),
-                mls_proposal: mls_proposal.clone(),
-            }),
+            Command::GroupProposal { source, mls_proposal } => {
+                Self::GroupProposal(pb::GroupProposalPayload {
+                    source: Some(source.into()),
+                    mls_proposal: mls_proposal.clone(),
+                })
+            }
             Command::GroupAck => Self::GroupAck(Default::default()),
             Command::GroupNack => Self::GroupNack(Default::default()),
             &Command::Heartbeat { epoch } => Self::Heartbeat(pb::HeartbeatPayload { epoch }),
@@ -557,9 +500,7 @@ fn read_join_request(request: pb::JoinRequestPayload) -> Result<JoinRequest, Dec
             max_retries: timer.max_retries,
         }),
         channels,
-        mls_aad_percent: request
-            .mls_settings
-            .map(|mls| mls.header_integrity_validation_percent),
+        mls_aad_percent: request.mls_settings.map(|mls| mls.header_integrity_validation_percent),
     })
 }
 
@@ -573,11 +514,9 @@ impl From<&JoinRequest> for pb::JoinRequestPayload {
             }),
             channel: channels.map(|channels| (&channels.data).into()),
             control: channels.map(|channels| (&channels.control).into()),
-            mls_settings: request
-                .mls_aad_percent
-                .map(|header_integrity_validation_percent| pb::MlsSettings {
-                    header_integrity_validation_percent,
-                }),
+            mls_settings: request.mls_aad_percent.map(|header_integrity_validation_percent| {
+                pb::MlsSettings { header_integrity_validation_percent }
+            }),
         }
     }
 }
@@ -588,9 +527,7 @@ fn read_roster(participants: Vec<pb::Participant>) -> Result<Vec<Participant>, D
 
 fn read_participant(participant: pb::Participant) -> Result<Participant, DecodeError> {
     let status = participant.status().into();
-    let settings = participant
-        .settings
-        .ok_or(DecodeError::Missing("participant settings"))?;
+    let settings = participant.settings.ok_or(DecodeError::Missing("participant settings"))?;
     Ok(Participant {
         name: read_name(participant.name, "participant")?,
         sends_data: settings.sends_data,
@@ -632,18 +569,12 @@ impl From<ParticipantState> for pb::ParticipantState {
 
 impl From<pb::MlsPayload> for MlsPayload {
     fn from(payload: pb::MlsPayload) -> Self {
-        Self {
-            commit_id: payload.commit_id,
-            mls_content: payload.mls_content,
-        }
+        Self { commit_id: payload.commit_id, mls_content: payload.mls_content }
     }
 }
 
 impl From<&MlsPayload> for pb::MlsPayload {
     fn from(payload: &MlsPayload) -> Self {
-        Self {
-            commit_id: payload.commit_id,
-            mls_content: payload.mls_content.clone(),
-        }
+        Self { commit_id: payload.commit_id, mls_content: payload.mls_content.clone() }
     }
 }

@@ -28,11 +28,7 @@ fn header() -> Header {
         incoming_conn: Some(3),
         header_mac: Some(Bytes::from_static(&[1; 32])),
         e2e_header_sig: Some(Bytes::from_static(b"signature")),
-        ..Header::new(
-            name("acme/demo/alice").with_id(NameId(7)),
-            name("acme/demo/bob"),
-            256,
-        )
+        ..Header::new(name("acme/demo/alice").with_id(NameId(7)), name("acme/demo/bob"), 256)
     }
 }
 
@@ -42,10 +38,7 @@ fn publish(header: Header, blob: Bytes) -> Message {
         session_type: SessionType::Multicast,
         session_id: SessionId(3),
         message_id: 4,
-        body: Body::Msg(AppPayload {
-            payload_type: "msg".to_owned(),
-            blob,
-        }),
+        body: Body::Msg(AppPayload { payload_type: "msg".to_owned(), blob }),
         metadata: [("key".to_owned(), "value".to_owned())].into(),
     })
 }
@@ -55,10 +48,7 @@ fn typical() -> Message {
 }
 
 fn subscribe(header: Header) -> Message {
-    Message::Subscribe(Subscription {
-        header,
-        subscription_id: 9,
-    })
+    Message::Subscribe(Subscription { header, subscription_id: 9 })
 }
 
 fn header_of(message: &Message) -> Option<&Header> {
@@ -133,12 +123,7 @@ fn by_hand(kind: u32, header: &[u8], rest: &[u8]) -> Vec<u8> {
 }
 
 fn minimal_header() -> Vec<u8> {
-    [
-        field(1, &encoded_name("a/b/c")),
-        field(2, &encoded_name("d/e/f")),
-        varint(6, 8),
-    ]
-    .concat()
+    [field(1, &encoded_name("a/b/c")), field(2, &encoded_name("d/e/f")), varint(6, 8)].concat()
 }
 
 fn check_refused(bytes: Vec<u8>, error: FrameError) {
@@ -157,10 +142,8 @@ fn a_typical_frame_is_patched_in_two_places() {
 
     assert_eq!(after.len(), before.len());
     assert_eq!(outgoing.len(), before.len());
-    let changed: Vec<u8> = (0..before.len())
-        .filter(|&i| before[i] != after[i])
-        .map(|i| before[i])
-        .collect();
+    let changed: Vec<u8> =
+        (0..before.len()).filter(|&i| before[i] != after[i]).map(|i| before[i]).collect();
     assert_eq!(changed, [&[8][..], &[1; 32]].concat());
 }
 
@@ -188,10 +171,7 @@ fn the_last_hop_is_not_forwarded() {
 #[test]
 fn what_a_mac_makes_too_long_is_not_forwarded() {
     let with_blob = |len| {
-        let header = Header {
-            header_mac: None,
-            ..header()
-        };
+        let header = Header { header_mac: None, ..header() };
         publish(header, vec![0; len].into())
     };
     let room = MAX_MESSAGE_LEN - with_blob(4_000_000).encoded_len();
@@ -270,10 +250,7 @@ fn unknown_fields_travel_on() {
             let found = after.windows(unknown.len()).filter(|w| w == &unknown);
             assert_eq!(found.count(), 1);
         }
-        assert_eq!(
-            routed(&Frame::parse(after.into()).unwrap()).mac(),
-            Some(&MAC[..])
-        );
+        assert_eq!(routed(&Frame::parse(after.into()).unwrap()).mac(), Some(&MAC[..]));
     }
 }
 
@@ -290,24 +267,15 @@ fn a_field_that_counts_occurs_once() {
     check([&good[..], &field(6, b"")].concat(), "message_type");
     let twice = [&field(1, &minimal_header())[..], &session].concat();
     check(by_hand(3, &minimal_header(), &twice), "header");
-    check(
-        by_hand(3, &minimal_header(), &[&session[..], &session].concat()),
-        "session",
-    );
-    check(
-        by_hand(1, &minimal_header(), &[varint(2, 1), varint(2, 1)].concat()),
-        "subscription_id",
-    );
+    check(by_hand(3, &minimal_header(), &[&session[..], &session].concat()), "session");
+    check(by_hand(1, &minimal_header(), &[varint(2, 1), varint(2, 1)].concat()), "subscription_id");
 
     for (extra, which) in [
         (field(1, &encoded_name("x/y/z")), "source"),
         (field(2, &encoded_name("x/y/z")), "destination"),
         (varint(6, 8), "ttl"),
     ] {
-        check(
-            by_hand(3, &[minimal_header(), extra].concat(), &session),
-            which,
-        );
+        check(by_hand(3, &[minimal_header(), extra].concat(), &session), which);
     }
     for (extra, which) in [
         (field(3, b"token"), "identity"),
@@ -328,11 +296,7 @@ fn a_field_that_counts_occurs_once() {
         field(1, &[varint(3, 1), varint(3, 1)].concat()),
         field(1, &[&id[..], &id].concat()),
         field(1, &field(4, &[varint(2, 1), varint(2, 1)].concat())),
-        [
-            field(1, b""),
-            field(2, &[field(1, b"a"), field(1, b"a")].concat()),
-        ]
-        .concat(),
+        [field(1, b""), field(2, &[field(1, b"a"), field(1, b"a")].concat())].concat(),
     ] {
         let header = [field(1, &source), field(2, &encoded_name("d/e/f"))].concat();
         check(by_hand(3, &header, &session), "source");
@@ -342,23 +306,15 @@ fn a_field_that_counts_occurs_once() {
 #[test]
 fn what_routing_needs_has_to_be_there() {
     let check = |bytes, field| check_refused(bytes, FrameError::Missing(field));
-    let (source, destination) = (
-        field(1, &encoded_name("a/b/c")),
-        field(2, &encoded_name("d/e/f")),
-    );
+    let (source, destination) =
+        (field(1, &encoded_name("a/b/c")), field(2, &encoded_name("d/e/f")));
     for kind in 1..=3 {
-        check(
-            field(kind, b""),
-            if kind == 3 { "session" } else { "header" },
-        );
+        check(field(kind, b""), if kind == 3 { "session" } else { "header" });
         let rest = if kind == 3 { field(2, b"") } else { Vec::new() };
         check(by_hand(kind, &destination, &rest), "source");
         check(by_hand(kind, &source, &rest), "destination");
         let text_only = field(1, &field(2, b""));
-        check(
-            by_hand(kind, &[text_only, destination.clone()].concat(), &rest),
-            "source",
-        );
+        check(by_hand(kind, &[text_only, destination.clone()].concat(), &rest), "source");
     }
     check(by_hand(3, &minimal_header(), b""), "session");
     check_refused(Vec::new(), FrameError::NoKind);
@@ -369,36 +325,20 @@ fn what_routing_needs_has_to_be_there() {
 fn wrong_wire_types_and_text_that_is_none_are_refused() {
     let check = |bytes, what| check_refused(bytes, FrameError::Malformed(what));
     let session = field(2, b"");
-    for wrong in [
-        field(4, b""),
-        field(6, b""),
-        field(7, b""),
-        varint(3, 1),
-        varint(11, 1),
-    ] {
-        let header = [
-            field(1, &encoded_name("a/b/c")),
-            field(2, &encoded_name("d/e/f")),
-            wrong,
-        ]
-        .concat();
+    for wrong in [field(4, b""), field(6, b""), field(7, b""), varint(3, 1), varint(11, 1)] {
+        let header =
+            [field(1, &encoded_name("a/b/c")), field(2, &encoded_name("d/e/f")), wrong].concat();
         check(by_hand(3, &header, &session), "wrong wire type");
     }
     check(varint(3, 1), "wrong wire type");
-    check(
-        by_hand(3, &minimal_header(), &varint(2, 1)),
-        "wrong wire type",
-    );
+    check(by_hand(3, &minimal_header(), &varint(2, 1)), "wrong wire type");
 
     let not_text = b"\xff\xfe";
     let content = |body: &[u8]| [&session[..], &field(3, body)].concat();
     for rest in [
         // The payload's type; a roster's name in a welcome.
         content(&field(1, &field(1, not_text))),
-        content(&field(
-            2,
-            &field(8, &field(1, &field(1, &field(2, &field(1, not_text))))),
-        )),
+        content(&field(2, &field(8, &field(1, &field(1, &field(2, &field(1, not_text))))))),
     ] {
         check(by_hand(3, &minimal_header(), &rest), "text is not UTF-8");
     }
@@ -419,26 +359,15 @@ fn broken_encodings_are_refused() {
     check(&[0x1a], "truncated integer");
     check(&[0x1a, 5, 0], "truncated field");
     check(&[0xff; 10], "integer out of range");
-    check(
-        &[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x02],
-        "integer out of range",
-    );
+    check(&[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x02], "integer out of range");
     check(&[0x80, 0x80, 0x80, 0x80, 0x10, 0], "field key out of range");
     // A group, in both halves, and two types that do not exist.
     for wire_type in [3, 4, 6, 7] {
         check(&[9 << 3 | wire_type], "unknown wire type");
     }
     // A length beyond any memory.
-    check(
-        &[
-            0x1a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01,
-        ],
-        "truncated field",
-    );
-    check_refused(
-        vec![0; MAX_MESSAGE_LEN + 1],
-        FrameError::Malformed("longer than any message"),
-    );
+    check(&[0x1a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01], "truncated field");
+    check_refused(vec![0; MAX_MESSAGE_LEN + 1], FrameError::Malformed("longer than any message"));
 }
 
 #[test]
@@ -460,10 +389,7 @@ fn debug_shows_no_token_and_no_payload() {
     let frame = parse(&publish(header(), blob));
     let outgoing = routed(&frame).forward().unwrap();
     let shown = format!("{frame:?} {outgoing:?}");
-    assert!(
-        !shown.contains("token") && !shown.contains("payload"),
-        "{shown}"
-    );
+    assert!(!shown.contains("token") && !shown.contains("payload"), "{shown}");
 }
 
 // ---------------------------------------------------------------- properties

@@ -38,12 +38,7 @@ fn alice() -> Name {
 }
 
 fn participant(name: Name, data: bool) -> Participant {
-    Participant {
-        name,
-        sends_data: data,
-        receives_data: data,
-        status: ParticipantState::Online,
-    }
+    Participant { name, sends_data: data, receives_data: data, status: ParticipantState::Online }
 }
 
 fn publish(body: Body) -> Publish {
@@ -59,11 +54,7 @@ fn publish(body: Body) -> Publish {
 
 /// Content bytes ↔ body, alone and inside a frame.
 fn check_content(body: &Body, expected: &str) {
-    assert_eq!(
-        hex::encode(canonical::content_bytes(body)),
-        expected,
-        "{body:?}"
-    );
+    assert_eq!(hex::encode(canonical::content_bytes(body)), expected, "{body:?}");
     check_frame_contains(&unhex(expected), body);
 }
 
@@ -106,15 +97,9 @@ fn names_encode_as_recorded() {
 #[test]
 fn ids_follow_from_subjects() {
     for (subject, id) in [
-        (
-            "acme/demo/alice_2B5PkucI",
-            0xee23cd86c165f5493bcdcd4cde967fbd,
-        ),
+        ("acme/demo/alice_2B5PkucI", 0xee23cd86c165f5493bcdcd4cde967fbd),
         ("org/trace/mod_ePlB6BaZ", 0xbacf0ce69e1bbdd53dd384b0cd014cfb),
-        (
-            "org/trace/alice_7ZaqQOgB",
-            0x651577dbf3f5060c9d8a9b49984775f2,
-        ),
+        ("org/trace/alice_7ZaqQOgB", 0x651577dbf3f5060c9d8a9b49984775f2),
         (
             "did:key:z6Mkfvtar6ATQYC5jXqVLBjCH8R6AUAuKjta6LsFcG4gUND1",
             0x48b1da600caab75fa73e4fe334bf1482,
@@ -130,14 +115,8 @@ fn components_hash_as_recorded() {
     let (org, acme, demo) = (0x873e580376ea963b, 0xf685e3e03791a023, 0x4948e8d027952bde);
     check("acme/demo/alice", [acme, demo, 0x7b90bc8fa5b6b182]);
     check("acme/demo/bob", [acme, demo, 0x49ae1b437ae573c4]);
-    check(
-        "org/trace/mod",
-        [org, 0x3c337ce50c6ec39d, 0xe836ae1ea7012080],
-    );
-    check(
-        "a/agntcy/naïve",
-        [0x3ff5008a504a5280, 0x169ca82eb17d6bc2, 0xbd05d3de9250c5f9],
-    );
+    check("org/trace/mod", [org, 0x3c337ce50c6ec39d, 0xe836ae1ea7012080]);
+    check("a/agntcy/naïve", [0x3ff5008a504a5280, 0x169ca82eb17d6bc2, 0xbd05d3de9250c5f9]);
 }
 
 #[test]
@@ -235,21 +214,16 @@ fn contents_without_fields() {
 
 #[test]
 fn data_content() {
-    let hello = AppPayload {
-        payload_type: "msg".into(),
-        blob: Bytes::from_static(b"hello"),
-    };
+    let hello = AppPayload { payload_type: "msg".into(), blob: Bytes::from_static(b"hello") };
     check_content(&Body::Msg(hello.clone()), "0a0c0a036d7367120568656c6c6f");
     check_content(&Body::RtxReply(hello), "0a0c0a036d7367120568656c6c6f");
 }
 
 #[test]
 fn heartbeat_contents() {
-    for (epoch, expected) in [
-        (u64::MAX, "120d6a0b08ffffffffffffffffff01"),
-        (2, "12046a020802"),
-        (0, "12026a00"),
-    ] {
+    for (epoch, expected) in
+        [(u64::MAX, "120d6a0b08ffffffffffffffffff01"), (2, "12046a020802"), (0, "12026a00")]
+    {
         check_content(&Body::Command(Command::Heartbeat { epoch }), expected);
     }
 }
@@ -259,10 +233,7 @@ fn join_request_content() {
     let group = name("org/trace/chan2");
     check_content(
         &Body::Command(Command::JoinRequest(JoinRequest {
-            timer_settings: Some(TimerSettings {
-                timeout_ms: 1000,
-                max_retries: 5,
-            }),
+            timer_settings: Some(TimerSettings { timeout_ms: 1000, max_retries: 5 }),
             channels: Some(Channels {
                 data: group.with_id(NameId(0x66fd9a71a795f32ab3768069f89cec7e)),
                 control: group.with_id(NameId(0x3c0078c4fb87f2751f64c3b83771341a)),
@@ -281,10 +252,7 @@ fn join_reply_contents() {
             participant: participant(alice(), data),
         }))
     };
-    check_content(
-        &reply(true),
-        &format!("1259225712550a4d{ALICE_NAME}120408011001"),
-    );
+    check_content(&reply(true), &format!("1259225712550a4d{ALICE_NAME}120408011001"));
     check_content(&reply(false), &format!("1255225312510a4d{ALICE_NAME}1200"));
 }
 
@@ -373,15 +341,9 @@ fn group_ack_aad_and_signing_input() {
 
 #[test]
 fn aad_of_data_names_the_payload_type() {
-    let payload = AppPayload {
-        payload_type: "msg".into(),
-        blob: Bytes::from_static(b"secret"),
-    };
+    let payload = AppPayload { payload_type: "msg".into(), blob: Bytes::from_static(b"secret") };
     let data = canonical::header_aad(&publish(Body::Msg(payload.clone())));
-    assert_eq!(
-        hex::encode(&data[data.len() - 13..]),
-        "28023001380740094a036d7367"
-    );
+    assert_eq!(hex::encode(&data[data.len() - 13..]), "28023001380740094a036d7367");
     // Its own message type, so a retransmission never reuses an encryption.
     let reply = canonical::header_aad(&publish(Body::RtxReply(payload)));
     assert_eq!(reply[reply.len() - 10], MessageType::RtxReply as u8);
@@ -392,20 +354,12 @@ fn payload_signature_covers_metadata_in_order_but_not_what_nodes_change() {
     let mut publish = discovery_request();
     let aad = canonical::header_aad(&publish);
     let bare = canonical::payload_signing_input(&aad, &publish);
-    for key in [
-        "traceparent",
-        "tracestate",
-        "baggage",
-        "slim-payload-sig",
-        "slim-peer-subject",
-    ] {
+    for key in ["traceparent", "tracestate", "baggage", "slim-payload-sig", "slim-peer-subject"] {
         publish.metadata.insert(key.into(), "x".into());
     }
     assert_eq!(canonical::payload_signing_input(&aad, &publish), bare);
 
-    publish
-        .metadata
-        .insert(canonical::LEAVING_SESSION.into(), canonical::TRUE.into());
+    publish.metadata.insert(canonical::LEAVING_SESSION.into(), canonical::TRUE.into());
     publish.metadata.insert("A".into(), "b".into());
     let covered = canonical::payload_signing_input(&aad, &publish);
     let mut expected = bare;
@@ -423,10 +377,7 @@ const LINK_ID: &str = "79b83a99-0ac4-43b2-ba0e-284b322db221";
 fn mac(header: &Header) -> String {
     let key = unhex("697a5dd17455aaec7c7d1e086f7989e01febecb3d6c95d8f1b5c0e46c5be29ba");
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &key);
-    hex::encode(ring::hmac::sign(
-        &key,
-        &canonical::mac_preimage(LINK_ID, header),
-    ))
+    hex::encode(ring::hmac::sign(&key, &canonical::mac_preimage(LINK_ID, header)))
 }
 
 fn maced_header() -> Header {
@@ -453,10 +404,7 @@ fn mac_preimage_of_a_full_header() {
         .concat()
     );
     assert_eq!(canonical::mac_preimage(LINK_ID, &header).len(), 209);
-    assert_eq!(
-        mac(&header),
-        "1197c2c526db3099b324fb55facf734f9cbd9f4230816f7b0a25f708680dac44"
-    );
+    assert_eq!(mac(&header), "1197c2c526db3099b324fb55facf734f9cbd9f4230816f7b0a25f708680dac44");
 }
 
 #[test]
@@ -474,8 +422,5 @@ fn mac_preimage_depends_on_presence() {
         hex::encode(&preimage)
             .ends_with("01000000010900000000000000010a00000000000000010008000000")
     );
-    assert_eq!(
-        mac(&header),
-        "260edbde9cf5d6ef96651d90f9c33990b69db2293e2a25e20eb131448eed5a4c"
-    );
+    assert_eq!(mac(&header), "260edbde9cf5d6ef96651d90f9c33990b69db2293e2a25e20eb131448eed5a4c");
 }

@@ -54,11 +54,7 @@ fn check_publish(
 }
 
 fn check_header(spoil: impl FnOnce(&mut pb::SlimHeader), error: DecodeError) {
-    check_publish(
-        Body::MsgAck,
-        |p| spoil(p.header.as_mut().unwrap()),
-        Err(error),
-    );
+    check_publish(Body::MsgAck, |p| spoil(p.header.as_mut().unwrap()), Err(error));
 }
 
 fn session(publish: &mut pb::Publish) -> &mut pb::SessionHeader {
@@ -82,12 +78,8 @@ fn check_command(
 }
 
 fn command_content(command: Option<pb::command_payload::CommandPayloadType>) -> pb::Content {
-    let command = pb::CommandPayload {
-        command_payload_type: command,
-    };
-    pb::Content {
-        content_type: Some(pb::content::ContentType::CommandPayload(command)),
-    }
+    let command = pb::CommandPayload { command_payload_type: command };
+    pb::Content { content_type: Some(pb::content::ContentType::CommandPayload(command)) }
 }
 
 #[test]
@@ -107,10 +99,7 @@ fn a_message_needs_a_kind() {
 #[test]
 fn a_link_message_needs_a_negotiation() {
     let bytes = Bytes::from_static(&[0x2a, 0x00]);
-    assert_eq!(
-        Message::decode(bytes),
-        Err(DecodeError::Missing("link_negotiation"))
-    );
+    assert_eq!(Message::decode(bytes), Err(DecodeError::Missing("link_negotiation")));
 }
 
 #[test]
@@ -119,44 +108,23 @@ fn headers_and_names_are_required() {
     for kind in [
         Pb::Subscribe(pb::Subscribe::default()),
         Pb::Unsubscribe(pb::Unsubscribe::default()),
-        Pb::Publish(pb::Publish {
-            session: Some(publish_session()),
-            ..Default::default()
-        }),
+        Pb::Publish(pb::Publish { session: Some(publish_session()), ..Default::default() }),
     ] {
-        let message = pb::Message {
-            message_type: Some(kind),
-            metadata: BTreeMap::new(),
-        };
+        let message = pb::Message { message_type: Some(kind), metadata: BTreeMap::new() };
         assert_eq!(decode(&message), Err(DecodeError::Missing("header")));
     }
     check_header(|h| h.source = None, DecodeError::Missing("source"));
-    check_header(
-        |h| h.destination = None,
-        DecodeError::Missing("destination"),
-    );
-    check_header(
-        |h| h.source.as_mut().unwrap().name = None,
-        DecodeError::Missing("source"),
-    );
+    check_header(|h| h.destination = None, DecodeError::Missing("destination"));
+    check_header(|h| h.source.as_mut().unwrap().name = None, DecodeError::Missing("source"));
 }
 
 fn publish_session() -> pb::SessionHeader {
-    pb::SessionHeader {
-        session_type: 1,
-        session_message_type: 2,
-        session_id: 0,
-        message_id: 0,
-    }
+    pb::SessionHeader { session_type: 1, session_message_type: 2, session_id: 0, message_id: 0 }
 }
 
 #[test]
 fn a_publish_needs_a_session() {
-    check_publish(
-        Body::MsgAck,
-        |p| p.session = None,
-        Err(DecodeError::Missing("session")),
-    );
+    check_publish(Body::MsgAck, |p| p.session = None, Err(DecodeError::Missing("session")));
 }
 
 #[test]
@@ -220,10 +188,7 @@ fn content_may_be_absent_only_where_it_says_nothing() {
     check(Body::MsgAck, Ok(Body::MsgAck));
     check(Body::RtxRequest, Ok(Body::RtxRequest));
     check(
-        Body::RtxReply(AppPayload {
-            payload_type: "a".into(),
-            blob: Bytes::from_static(b"b"),
-        }),
+        Body::RtxReply(AppPayload { payload_type: "a".into(), blob: Bytes::from_static(b"b") }),
         Ok(Body::RtxReply(AppPayload::default())),
     );
     check(Body::Msg(AppPayload::default()), missing());
@@ -237,16 +202,9 @@ fn content_may_be_absent_only_where_it_says_nothing() {
 
 #[test]
 fn an_ack_may_carry_a_payload_that_means_nothing() {
-    let data = Body::Msg(AppPayload {
-        payload_type: "a".into(),
-        blob: Bytes::from_static(b"b"),
-    });
+    let data = Body::Msg(AppPayload { payload_type: "a".into(), blob: Bytes::from_static(b"b") });
     let ack = MessageType::MsgAck as i32;
-    check_publish(
-        data,
-        |p| session(p).session_message_type = ack,
-        Ok(Body::MsgAck),
-    );
+    check_publish(data, |p| session(p).session_message_type = ack, Ok(Body::MsgAck));
 }
 
 #[test]
@@ -254,11 +212,7 @@ fn one_channel_name_is_not_enough() {
     let request = |channel: bool| {
         let name = Some(pb::Name::from(&name()));
         let (channel, control) = if channel { (name, None) } else { (None, name) };
-        pb::JoinRequestPayload {
-            channel,
-            control,
-            ..Default::default()
-        }
+        pb::JoinRequestPayload { channel, control, ..Default::default() }
     };
     for (channel, missing) in [(true, "control"), (false, "channel")] {
         check_command(
@@ -271,11 +225,7 @@ fn one_channel_name_is_not_enough() {
 
 #[test]
 fn a_participant_needs_settings() {
-    let participant = pb::Participant {
-        name: Some((&name()).into()),
-        settings: None,
-        status: 0,
-    };
+    let participant = pb::Participant { name: Some((&name()).into()), settings: None, status: 0 };
     let error = || Err(DecodeError::Missing("participant settings"));
     use pb::command_payload::CommandPayloadType as Pb;
     check_command(
@@ -325,9 +275,7 @@ fn names_inside_commands_are_required() {
     );
     check_command(
         MessageType::GroupClose,
-        Pb::GroupClose(pb::GroupClosePayload {
-            participants: vec![pb::Name::default()],
-        }),
+        Pb::GroupClose(pb::GroupClosePayload { participants: vec![pb::Name::default()] }),
         missing(),
     );
     check_command(
@@ -342,10 +290,7 @@ fn unknown_enum_values() {
     use pb::command_payload::CommandPayloadType as Pb;
     check_command(
         MessageType::GroupUpdate,
-        Pb::GroupUpdate(pb::GroupUpdatePayload {
-            op: 3,
-            ..Default::default()
-        }),
+        Pb::GroupUpdate(pb::GroupUpdatePayload { op: 3, ..Default::default() }),
         Err(DecodeError::UnknownGroupUpdateOp(3)),
     );
     check_command(
@@ -361,13 +306,8 @@ fn unknown_enum_values() {
             epoch: 5,
         })),
     );
-    let negotiation = pb::LinkNegotiationPayload {
-        connection_type: 9,
-        ..Default::default()
-    };
-    let link = pb::Link {
-        link_type: Some(pb::link::LinkType::LinkNegotiation(negotiation)),
-    };
+    let negotiation = pb::LinkNegotiationPayload { connection_type: 9, ..Default::default() };
+    let link = pb::Link { link_type: Some(pb::link::LinkType::LinkNegotiation(negotiation)) };
     let message = pb::Message {
         message_type: Some(pb::message::MessageType::Link(link)),
         metadata: BTreeMap::new(),
@@ -381,17 +321,11 @@ fn unknown_enum_values() {
 #[test]
 fn payloads_share_the_memory_of_the_frame() {
     let blob = Bytes::from(vec![7; 1000]);
-    let frame = Message::Publish(publish(Body::Msg(AppPayload {
-        payload_type: "msg".into(),
-        blob,
-    })))
-    .encode();
+    let frame =
+        Message::Publish(publish(Body::Msg(AppPayload { payload_type: "msg".into(), blob })))
+            .encode();
     let decoded = Message::decode(frame.clone()).unwrap();
-    let Message::Publish(Publish {
-        body: Body::Msg(payload),
-        ..
-    }) = decoded
-    else {
+    let Message::Publish(Publish { body: Body::Msg(payload), .. }) = decoded else {
         panic!("{decoded:?}");
     };
     assert!(frame.as_ptr_range().contains(&payload.blob.as_ptr()));

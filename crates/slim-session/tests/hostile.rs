@@ -1,5 +1,7 @@
 //! Peers that lie. The victim is a group that goes on beside it.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod common;
 
 use std::time::Duration;
@@ -10,9 +12,9 @@ use common::{CHANNEL, SECRET, World, config};
 use rand::{SeedableRng, rngs::StdRng};
 use slim_auth::{Identity, SharedSecret};
 use slim_proto::{
-    AppPayload, Body, Command as Wire, GroupUpdate, GroupUpdateOp, GroupWelcome, Header,
-    JoinReply, JoinRequest, Message, MessageType, Name, NameId, Participant, ParticipantState,
-    Publish, SessionId, SessionType, UNICAST, UpdateParticipantState, canonical,
+    AppPayload, Body, Command as Wire, GroupUpdate, GroupUpdateOp, GroupWelcome, Header, JoinReply,
+    JoinRequest, Message, MessageType, Name, NameId, Participant, ParticipantState, Publish,
+    SessionId, SessionType, UNICAST, UpdateParticipantState, canonical,
 };
 use slim_session::{Command, Done, Input};
 
@@ -232,14 +234,11 @@ struct Twin<'a> {
 impl Twin<'_> {
     fn sign(&self, world: &World, publish: Publish) -> Publish {
         // The token format, with the subject replaced and the MAC made again.
-        let claims = format!(
-            "{{\"pubkey\":\"{}\"}}",
-            self.mallory.identity.key().public_key().to_base64()
-        );
+        let claims =
+            format!("{{\"pubkey\":\"{}\"}}", self.mallory.identity.key().public_key().to_base64());
         let url = base64::engine::general_purpose::URL_SAFE_NO_PAD;
         let nonce = url.encode([7; 12]);
-        let text =
-            format!("{}:{}:{nonce}:{}", self.subject, world.now().unix, url.encode(claims));
+        let text = format!("{}:{}:{nonce}:{}", self.subject, world.now().unix, url.encode(claims));
         let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, SECRET.as_bytes());
         let mac = url.encode(ring::hmac::sign(&key, text.as_bytes()));
         let mut publish = publish;

@@ -1,5 +1,7 @@
 //! Point-to-point sessions.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod common;
 
 use std::time::Duration;

@@ -11,10 +11,7 @@ pub(super) struct Span {
 
 impl Span {
     fn new(start: usize, end: usize) -> Self {
-        Self {
-            start: start as u32,
-            end: end as u32,
-        }
+        Self { start: start as u32, end: end as u32 }
     }
 
     pub(super) fn len(self) -> usize {
@@ -73,10 +70,7 @@ pub(super) struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// The fields of the message at `span`, which was made for `bytes`.
     pub(super) fn new(bytes: &'a [u8], span: Span) -> Self {
-        Self {
-            bytes: &bytes[..span.end as usize],
-            at: span.start as usize,
-        }
+        Self { bytes: &bytes[..span.end as usize], at: span.start as usize }
     }
 
     /// The fields of the whole frame.
@@ -106,11 +100,7 @@ impl<'a> Fields<'a> {
             // Groups are history; nobody sends them.
             _ => return Err(FrameError::Malformed("unknown wire type")),
         };
-        Ok(Some(Field {
-            number: key >> 3,
-            whole: Span::new(start, self.at),
-            value,
-        }))
+        Ok(Some(Field { number: key >> 3, whole: Span::new(start, self.at), value }))
     }
 
     fn skip(&mut self, len: usize) -> Result<Span, FrameError> {

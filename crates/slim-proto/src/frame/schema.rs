@@ -65,10 +65,8 @@ pub(super) const SUBSCRIPTION_ACK: &Schema = &[(1, Int), (2, Int), (3, Text)];
 
 pub(super) const SESSION_HEADER: &Schema = &[(1, Int), (2, Int), (3, Int), (4, Int)];
 
-pub(super) const CONTENT: &Schema = &[
-    (1, Message(&[(1, Text), (2, Bytes)])),
-    (2, Message(COMMAND)),
-];
+pub(super) const CONTENT: &Schema =
+    &[(1, Message(&[(1, Text), (2, Bytes)])), (2, Message(COMMAND))];
 
 const COMMAND: &Schema = &[
     (1, Message(EMPTY)),
@@ -98,30 +96,14 @@ const JOIN_REQUEST: &Schema = &[
     (4, Message(&[(1, Int)])),
 ];
 
-const GROUP_UPDATE: &Schema = &[
-    (1, Int),
-    (2, Message(PARTICIPANT)),
-    (3, Message(PARTICIPANT)),
-    (4, Message(MLS)),
-];
+const GROUP_UPDATE: &Schema =
+    &[(1, Int), (2, Message(PARTICIPANT)), (3, Message(PARTICIPANT)), (4, Message(MLS))];
 
-const PARTICIPANT: &Schema = &[
-    (1, Message(NAME)),
-    (2, Message(&[(1, Int), (2, Int)])),
-    (3, Int),
-];
+const PARTICIPANT: &Schema = &[(1, Message(NAME)), (2, Message(&[(1, Int), (2, Int)])), (3, Int)];
 
 const MLS: &Schema = &[(1, Int), (2, Bytes)];
 
 const NAME: &Schema = &[
-    (
-        1,
-        Message(&[
-            (1, Int),
-            (2, Int),
-            (3, Int),
-            (4, Message(&[(1, Int), (2, Int)])),
-        ]),
-    ),
+    (1, Message(&[(1, Int), (2, Int), (3, Int), (4, Message(&[(1, Int), (2, Int)]))])),
     (2, Message(&[(1, Text), (2, Text), (3, Text)])),
 ];

@@ -10,11 +10,7 @@ use slim_proto::{
 };
 
 fn any_name() -> impl Strategy<Value = Name> {
-    (
-        ["[a-zé]{1,8}", "[a-z]{1,8}", "[a-z0-9_-]{1,20}"],
-        any::<Option<u128>>(),
-        any::<bool>(),
-    )
+    (["[a-zé]{1,8}", "[a-z]{1,8}", "[a-z0-9_-]{1,20}"], any::<Option<u128>>(), any::<bool>())
         .prop_map(|([org, namespace, app], id, text)| {
             let full = Name::new(&org, &namespace, &app).unwrap();
             Name::from_parts(
@@ -50,10 +46,7 @@ prop_compose! {
 }
 
 fn any_state() -> impl Strategy<Value = ParticipantState> {
-    prop_oneof![
-        Just(ParticipantState::Online),
-        Just(ParticipantState::Offline)
-    ]
+    prop_oneof![Just(ParticipantState::Online), Just(ParticipantState::Offline)]
 }
 
 prop_compose! {
@@ -110,10 +103,7 @@ fn any_command() -> impl Strategy<Value = Command> {
         Just(Command::DiscoveryReply),
         any_join_request().prop_map(Command::JoinRequest),
         (option::of(any_bytes()), any_participant()).prop_map(|(key_package, participant)| {
-            Command::JoinReply(JoinReply {
-                key_package,
-                participant,
-            })
+            Command::JoinReply(JoinReply { key_package, participant })
         }),
         Just(Command::LeaveRequest),
         Just(Command::LeaveReply),
@@ -123,10 +113,8 @@ fn any_command() -> impl Strategy<Value = Command> {
         }),
         collection::vec(any_name(), 0..4)
             .prop_map(|participants| Command::GroupClose { participants }),
-        (any_name(), any_bytes()).prop_map(|(source, mls_proposal)| Command::GroupProposal {
-            source,
-            mls_proposal
-        }),
+        (any_name(), any_bytes())
+            .prop_map(|(source, mls_proposal)| Command::GroupProposal { source, mls_proposal }),
         Just(Command::GroupAck),
         Just(Command::GroupNack),
         any::<u64>().prop_map(|epoch| Command::Heartbeat { epoch }),
@@ -138,10 +126,7 @@ fn any_command() -> impl Strategy<Value = Command> {
             })
         }),
         (any_name(), any_bytes()).prop_map(|(participant, key_package)| {
-            Command::RejoinRequest(RejoinRequest {
-                participant,
-                key_package,
-            })
+            Command::RejoinRequest(RejoinRequest { participant, key_package })
         }),
         (any::<u32>(), any_bytes()).prop_map(|(commit_id, welcome)| {
             Command::RejoinReply(RejoinReply { commit_id, welcome })
@@ -206,10 +191,8 @@ prop_compose! {
 /// Any message that an encoder can write.
 pub(crate) fn any_message() -> impl Strategy<Value = Message> {
     let subscription = || {
-        (any_header(), any::<u64>()).prop_map(|(header, subscription_id)| Subscription {
-            header,
-            subscription_id,
-        })
+        (any_header(), any::<u64>())
+            .prop_map(|(header, subscription_id)| Subscription { header, subscription_id })
     };
     prop_oneof![
         1 => any_link().prop_map(Message::Link),

@@ -257,7 +257,8 @@ impl Participant {
     /// period to come before we ask for a new welcome.
     pub(crate) fn on_newer_epoch(&mut self, core: &Core, cx: &Context<'_>) {
         if self.phase == Phase::Active {
-            self.rejoin_at.get_or_insert(cx.now.at + core.control_pace().period);
+            let patience = core.control_pace().period;
+            self.rejoin_at.get_or_insert_with(|| cx.now.at + patience);
         }
     }
 

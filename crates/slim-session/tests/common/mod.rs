@@ -1,6 +1,7 @@
 //! A world in one thread: engines, a node that is a table, and a clock that only
 //! moves when told. Messages travel as bytes.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::collections::{BTreeMap, VecDeque};
