@@ -371,3 +371,34 @@ impl http_body::Body for ResponseBody {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::listen::tests::connection;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_read_the_end_loses_the_connection() {
+        let (listening, listens) = watch::channel(());
+        let shared = Arc::new(Shared {
+            config: AcceptConfig::default(),
+            on_link: |_| pending::<()>(),
+            listens,
+            tasks: Arc::default(),
+        });
+        let (connection, doom, _keep) = connection();
+        let queue = Queue::new(1000);
+        // Nothing ever comes, and what is queued is never taken.
+        let inbound =
+            Inbound::Request(tonic::body::Body::new(OutboundBody::request(Queue::new(1))));
+        let body = OutboundBody::response(Arc::clone(&queue));
+        let start = Instant::now();
+        let link = run_link(shared, connection.peer_addr, connection.open_link(), inbound, queue);
+        let (error, ()) = tokio::join!(doom, link);
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+        assert_eq!(start.elapsed(), AcceptConfig::default().negotiation_timeout + LINGER);
+        drop((body, listening));
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,11 +139,7 @@ pub async fn dial(target: &Target, config: &DialConfig) -> Result<Link, DialErro
         .await
         .map_err(|_| DialError::Timeout(DialStage::Connect))?
         .map_err(DialError::Unreachable)?;
-    let peer_addr = tcp.peer_addr().map_err(DialError::Unreachable)?;
-    if tcp.local_addr().is_ok_and(|local| local == peer_addr) {
-        return Err(DialError::SelfConnection);
-    }
-
+    let peer_addr = peer_of(&tcp)?;
     let deadline = Instant::now() + config.negotiation_timeout;
     let queue = Queue::new(config.queue_bytes);
     let (connection, body) = timeout_at(deadline, open(target, tcp, &queue))
@@ -162,6 +159,17 @@ pub async fn dial(target: &Target, config: &DialConfig) -> Result<Link, DialErro
         ),
         sender: LinkSender::new(Outbound::new(Arc::clone(&queue), key), queue),
     })
+}
+
+/// The address at the other end, if there is another end: a socket that dials a
+/// local port on which nobody listens may be given that very port, and then connects
+/// to itself.
+fn peer_of(tcp: &TcpStream) -> Result<SocketAddr, DialError> {
+    let peer_addr = tcp.peer_addr().map_err(DialError::Unreachable)?;
+    if tcp.local_addr().map_err(DialError::Unreachable)? == peer_addr {
+        return Err(DialError::SelfConnection);
+    }
+    Ok(peer_addr)
 }
 
 /// Opens the stream: HTTP/2, then the response headers. Also returns what keeps the
@@ -297,5 +305,23 @@ impl DialError {
             self,
             Self::Unreachable(_) | Self::SelfConnection | Self::Timeout(DialStage::Connect)
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpSocket;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_dials_itself_notices() {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let own = socket.local_addr().unwrap();
+        let tcp = socket.connect(own).await.unwrap();
+        let error = peer_of(&tcp).unwrap_err();
+        assert!(matches!(error, DialError::SelfConnection), "{error:?}");
+        assert!(error.is_unreachable());
     }
 }

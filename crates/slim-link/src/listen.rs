@@ -54,6 +54,17 @@ pub(crate) struct OpenLink {
 }
 
 impl Connection {
+    fn new(peer_addr: SocketAddr, newcomers: &Newcomers) -> Arc<Self> {
+        newcomers.send_modify(|count| *count += 1);
+        Arc::new(Self {
+            peer_addr,
+            links: AtomicUsize::new(0),
+            is_new: AtomicBool::new(true),
+            newcomers: Arc::clone(newcomers),
+            cut: Notify::new(),
+        })
+    }
+
     pub(crate) fn open_link(self: &Arc<Self>) -> OpenLink {
         self.links.fetch_add(1, Ordering::Relaxed);
         self.settle();
@@ -183,14 +194,7 @@ impl<S: Future<Output = ()>> Incoming<S> {
     }
 
     fn accepted(&self, tcp: TcpStream, peer_addr: SocketAddr) -> Accepted {
-        self.newcomers.send_modify(|count| *count += 1);
-        let connection = Arc::new(Connection {
-            peer_addr,
-            links: AtomicUsize::new(0),
-            is_new: AtomicBool::new(true),
-            newcomers: Arc::clone(&self.newcomers),
-            cut: Notify::new(),
-        });
+        let connection = Connection::new(peer_addr, &self.newcomers);
         let doom = doom(Arc::clone(&connection), self.first_link_timeout, self.cut_all.clone());
         Socket::new(tcp).with_doom(doom, connection)
     }
@@ -227,5 +231,73 @@ impl<S: Future<Output = ()>> Stream for Incoming<S> {
             Some(farewell) => farewell.as_mut().poll(cx).map(|()| None),
             None => this.poll_accept(cx).map(|accepted| Some(Ok(accepted))),
         }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const FIRST: Duration = Duration::from_secs(5);
+
+    /// A connection, its doom, and what keeps everything.
+    pub(crate) fn connection() -> (Arc<Connection>, Doom, watch::Sender<()>) {
+        let peer_addr = ([127, 0, 0, 1], 1).into();
+        let connection = Connection::new(peer_addr, &Arc::new(watch::Sender::new(0)));
+        let (keep, cut_all) = watch::channel(());
+        let doom = doom(Arc::clone(&connection), FIRST, cut_all);
+        (connection, doom, keep)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_a_link_is_doomed() {
+        let (_connection, doom, _keep) = connection();
+        let start = Instant::now();
+        assert_eq!(doom.await.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(start.elapsed(), FIRST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_lasts_while_it_has_a_link() {
+        let (connection, mut doom, _keep) = connection();
+        let link = connection.open_link();
+        let other = connection.open_link();
+        let hour = Duration::from_secs(3600);
+        timeout(hour, &mut doom).await.unwrap_err();
+        drop(link);
+        timeout(hour, &mut doom).await.unwrap_err();
+        drop(other);
+        let start = Instant::now();
+        assert_eq!(doom.await.kind(), io::ErrorKind::TimedOut);
+        assert!(start.elapsed() <= IDLE_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_may_cut_its_connection_and_a_server_all_of_them() {
+        let (connection, doom, _keep) = connection();
+        connection.open_link().cut();
+        assert_eq!(doom.await.kind(), io::ErrorKind::ConnectionAborted);
+
+        let (connection, doom, keep) = self::connection();
+        let _link = connection.open_link();
+        drop(keep);
+        assert_eq!(doom.await.kind(), io::ErrorKind::ConnectionAborted);
+    }
+
+    #[tokio::test]
+    async fn newcomers_are_counted_once() {
+        let newcomers = Arc::new(watch::Sender::new(0));
+        let connect = || Connection::new(([127, 0, 0, 1], 1).into(), &newcomers);
+        let (first, second) = (connect(), connect());
+        assert_eq!(*newcomers.borrow(), 2);
+        drop(first.open_link());
+        drop(first.open_link());
+        assert_eq!(*newcomers.borrow(), 1);
+        drop(first);
+        assert_eq!(*newcomers.borrow(), 1);
+        drop(second);
+        assert_eq!(*newcomers.borrow(), 0);
     }
 }

@@ -462,3 +462,6 @@ impl Drop for OutboundBody {
         self.queue.gone.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests;

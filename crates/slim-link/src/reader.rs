@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http_body::Body as _;
 use hyper::body::Incoming;
 use slim_proto::{Frame, Message, RoutedFrame};
+use tokio::task::consume_budget;
 use tonic::Code;
 
 use crate::NegotiationError;
@@ -65,6 +66,8 @@ impl FrameReader {
     /// # Errors
     /// If the link has ended; frames that came before the end have been handed out.
     pub async fn read_batch(&mut self, batch: &mut Vec<Frame>) -> Result<(), LinkEnd> {
+        // Lets others run now and then, even if there is always something to read.
+        consume_budget().await;
         poll_fn(|cx| self.poll_read_batch(cx, batch)).await
     }
 

@@ -112,3 +112,54 @@ impl<T: Unpin> AsyncWrite for Socket<T> {
         Pin::new(&mut self.tcp).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (dialled, accepted) = tokio::join!(TcpStream::connect(addr), listener.accept());
+        (dialled.unwrap(), accepted.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn small_segments_do_not_wait() {
+        let (mut peer, tcp) = pair().await;
+        let mut socket = Socket::new(tcp);
+        assert!(socket.tcp.nodelay().unwrap());
+        for byte in 0..100 {
+            #[cfg(target_os = "linux")]
+            socket.tcp.set_quickack(false).unwrap();
+            peer.write_u8(byte).await.unwrap();
+            assert_eq!(socket.read_u8().await.unwrap(), byte);
+            #[cfg(target_os = "linux")]
+            assert!(socket.tcp.quickack().unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn doom_breaks_a_socket_in_both_directions() {
+        let (_peer, tcp) = pair().await;
+        let (send, doomed) = oneshot::channel::<()>();
+        let doom: Doom = Box::pin(async move {
+            doomed.await.ok();
+            io::ErrorKind::TimedOut.into()
+        });
+        let mut socket = Socket::new(tcp).with_doom(doom, ());
+        socket.write_u8(1).await.unwrap();
+        let reading = tokio::spawn(async move {
+            let first = socket.read_u8().await.unwrap_err().kind();
+            let second = socket.write_u8(1).await.unwrap_err().kind();
+            (first, second)
+        });
+        send.send(()).unwrap();
+        let timed_out = io::ErrorKind::TimedOut;
+        assert_eq!(reading.await.unwrap(), (timed_out, timed_out));
+    }
+}

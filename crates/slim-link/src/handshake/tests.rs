@@ -1,4 +1,4 @@
-use ml_kem::{Decapsulate, FromSeed, KeyExport};
+use ml_kem::{Decapsulate, KeyExport};
 use slim_proto::{Header, Subscription, SubscriptionAck};
 
 use super::*;
