@@ -280,9 +280,7 @@ impl Driver {
     }
 
     fn send(&mut self, message: Message) {
-        let LinkState::Up(sender, _) = &self.link else {
-            return;
-        };
+        let LinkState::Up(sender, _) = &self.link else { return };
         if !self.unsent.is_empty() {
             return self.unsent.push_back(message);
         }
@@ -332,9 +330,7 @@ impl Driver {
     }
 
     fn deliver(&mut self, id: SessionId, event: SessionEvent) {
-        let Some(mailbox) = self.mailboxes.get(&id) else {
-            return;
-        };
+        let Some(mailbox) = self.mailboxes.get(&id) else { return };
         let is_last = matches!(event, SessionEvent::Closed { .. });
         let weight = weight(&event);
         let queue = mailbox.queue.clone();
@@ -360,9 +356,7 @@ impl Driver {
 
     /// Sends what is queued, for a moment, and closes the link.
     async fn shutdown(&mut self) {
-        let LinkState::Up(sender, receiver) = &mut self.link else {
-            return;
-        };
+        let LinkState::Up(sender, receiver) = &mut self.link else { return };
         let unsent = std::mem::take(&mut self.unsent);
         let drain = async {
             for message in &unsent {

@@ -202,9 +202,7 @@ impl Endpoint {
     fn on_link_up(&mut self, now: Now) {
         let Shared { out, voice, subscriptions, rng, .. } = &mut self.shared;
         out.connected = true;
-        let Some(token) = voice.token(now, rng) else {
-            return;
-        };
+        let Some(token) = voice.token(now, rng) else { return };
         if self.is_ready || subscriptions.next_deadline().is_some() {
             subscriptions.resume(now.at, out, &token);
         } else {
@@ -455,9 +453,7 @@ impl Endpoint {
         if !self.is_addressed(&publish.header.destination) || self.is_full() {
             return;
         }
-        let Some(message) = self.pass(now, publish) else {
-            return;
-        };
+        let Some(message) = self.pass(now, publish) else { return };
         let asked = Asked {
             local: message.destination.with_id(self.local.id()),
             source: message.source,
@@ -498,12 +494,8 @@ impl Endpoint {
         {
             return;
         }
-        let Some(message) = self.pass(now, publish) else {
-            return;
-        };
-        let Wire::JoinRequest(request) = &message.command else {
-            return;
-        };
+        let Some(message) = self.pass(now, publish) else { return };
+        let Wire::JoinRequest(request) = &message.command else { return };
         let remote = match (message.session_type, &request.channels) {
             (SessionType::PointToPoint, None) => message.source.clone(),
             (SessionType::Multicast, Some(channels)) if is_own_channel(&message, request) => {
@@ -592,8 +584,6 @@ impl Discovery {
 /// Whether the channel of an invitation belongs to who invites: its ids follow
 /// from the moderator's subject.
 fn is_own_channel(message: &Authentic, request: &JoinRequest) -> bool {
-    let Some(channels) = &request.channels else {
-        return false;
-    };
+    let Some(channels) = &request.channels else { return false };
     *channels == channels.data.without_id().channels(&message.claims.subject)
 }

@@ -189,9 +189,7 @@ impl<P: Clone + PartialEq> Exchanges<P> {
             .collect();
         let mut due = Vec::new();
         for id in ids {
-            let Some(exchange) = self.open.get_mut(&id) else {
-                continue;
-            };
+            let Some(exchange) = self.open.get_mut(&id) else { continue };
             if exchange.left == 0 {
                 if let Some(exchange) = self.close(id) {
                     let missing = exchange.missing.into_iter().collect();

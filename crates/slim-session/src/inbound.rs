@@ -281,9 +281,7 @@ impl Inbound {
         actions: &mut Vec<Action>,
         change: impl FnOnce(&mut Stream, &mut Vec<Action>),
     ) {
-        let Some(stream) = self.streams.get_mut(&route) else {
-            return;
-        };
+        let Some(stream) = self.streams.get_mut(&route) else { return };
         self.bytes -= stream.bytes;
         change(stream, actions);
         stream.release(actions);
@@ -349,9 +347,7 @@ impl Stream {
 
     fn poll(&mut self, at: Duration, timers: &Timers, actions: &mut Vec<Action>) {
         for index in 0..self.slots.len() {
-            let Slot::Missing(retry) = &mut self.slots[index] else {
-                continue;
-            };
+            let Slot::Missing(retry) = &mut self.slots[index] else { continue };
             match retry.poll(at, timers) {
                 Turn::Wait => {}
                 Turn::Repeat => actions

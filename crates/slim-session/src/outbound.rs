@@ -284,9 +284,7 @@ impl Outbound {
         self.heard_at.remove(&route);
         let mut released = Vec::new();
         for (&key, entry) in &mut self.entries {
-            let Some(recipient) = entry.recipients.get_mut(&route) else {
-                continue;
-            };
+            let Some(recipient) = entry.recipients.get_mut(&route) else { continue };
             match recipient.state {
                 State::Acked => continue,
                 State::Awaited { .. } => {
@@ -318,9 +316,7 @@ impl Outbound {
             return actions;
         };
         for (&key, entry) in &mut self.entries {
-            let Some(recipient) = entry.recipients.get_mut(&name.route()) else {
-                continue;
-            };
+            let Some(recipient) = entry.recipients.get_mut(&name.route()) else { continue };
             match recipient.state {
                 State::Missing => entry.awaited += 1,
                 State::Awaited { .. } => {}
@@ -353,9 +349,7 @@ impl Outbound {
         let mut silent = BTreeMap::new();
         let mut polled = BTreeSet::new();
         while let Some(key) = self.deadlines.pop_due(at) {
-            let Some(entry) = self.entries.get_mut(&key) else {
-                continue;
-            };
+            let Some(entry) = self.entries.get_mut(&key) else { continue };
             if !entry.sent {
                 entry.sent = true;
                 entry.restart(Retry::sent(at, &timers), at);
@@ -424,15 +418,9 @@ impl Outbound {
 
     fn acknowledge(&mut self, at: Duration, from: &Name, id: u32, actions: &mut Vec<Action>) {
         let route = from.route();
-        let Some(&key) = self.keys.get(&id) else {
-            return;
-        };
-        let Some(entry) = self.entries.get_mut(&key) else {
-            return;
-        };
-        let Some(recipient) = entry.recipients.get_mut(&route) else {
-            return;
-        };
+        let Some(&key) = self.keys.get(&id) else { return };
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        let Some(recipient) = entry.recipients.get_mut(&route) else { return };
         if recipient.state != State::Gone {
             self.heard_at.insert(route, at);
         }
@@ -447,9 +435,7 @@ impl Outbound {
     fn set_missing(&mut self, route: RouteName) -> Vec<u64> {
         let mut released = Vec::new();
         for (&key, entry) in &mut self.entries {
-            let Some(recipient) = entry.recipients.get_mut(&route) else {
-                continue;
-            };
+            let Some(recipient) = entry.recipients.get_mut(&route) else { continue };
             if recipient.state.is_awaited() {
                 recipient.state = State::Missing;
                 entry.awaited -= 1;
@@ -476,12 +462,8 @@ impl Outbound {
 
     fn evict(&mut self) {
         while self.entries.len() > WINDOW || self.bytes > WINDOW_BYTES {
-            let Some(key) = self.reported.pop_first() else {
-                return;
-            };
-            let Some(entry) = self.entries.remove(&key) else {
-                continue;
-            };
+            let Some(key) = self.reported.pop_first() else { return };
+            let Some(entry) = self.entries.remove(&key) else { continue };
             self.bytes -= entry.size;
             self.deadlines.set(key, None);
             if self.keys.get(&entry.id) == Some(&key) {
@@ -519,9 +501,7 @@ impl Entry {
     ) -> Option<Duration> {
         let mut next: Option<Duration> = None;
         for (route, Recipient { name, state }) in &mut self.recipients {
-            let State::Awaited { retry, since, again } = state else {
-                continue;
-            };
+            let State::Awaited { retry, since, again } = state else { continue };
             match retry.poll(at, timers) {
                 Turn::Wait => {}
                 Turn::Repeat => actions.push(Action::Send {

@@ -1,6 +1,7 @@
 //! Who is in a session, besides ourselves.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use slim_auth::PublicKey;
 use slim_proto::{Name, Participant, ParticipantState, RouteName};
@@ -20,6 +21,8 @@ pub(crate) struct Entry {
     pub(crate) joining: bool,
     /// Ticks since it was last heard.
     pub(crate) missed: u32,
+    /// When that was.
+    pub(crate) heard_at: Duration,
     /// The key of its first command; later ones have to show the same.
     pub(crate) key: Option<PublicKey>,
 }
@@ -33,8 +36,15 @@ impl Entry {
             online: participant.status == ParticipantState::Online,
             joining: false,
             missed: 0,
+            heard_at: Duration::ZERO,
             key: None,
         }
+    }
+
+    /// It showed that it lives.
+    pub(crate) fn heard(&mut self, at: Duration) {
+        self.missed = 0;
+        self.heard_at = at;
     }
 
     pub(crate) fn participant(&self) -> Participant {

@@ -100,8 +100,9 @@ fn inviting_twice_is_harmless() {
     let second = world.invite(session, 1);
     world.run();
     let third = world.invite(session, 1);
+    world.pass(Duration::from_secs(2));
     assert!([first, second, third].iter().all(|request| world.joined(*request)));
-    assert_eq!(world.count_sent(0, MessageType::DiscoveryRequest), 1);
+    assert_eq!(world.count_sent(0, MessageType::JoinRequest), 1);
 }
 
 /// Whatever one message of joining is lost, once, the invitation succeeds.
@@ -354,4 +355,49 @@ fn an_encrypted_group_outlives_its_tokens() {
     }
     let commits = world.count_sent(0, MessageType::GroupUpdate);
     assert!((3..=4).contains(&commits), "{commits}: two renewals and one admission");
+}
+
+/// A process that died and was started again has a new id. Inviting its name
+/// again lets it in, as soon as it is clear that the old one is gone.
+#[test]
+fn a_member_that_was_started_again_is_invited_again() {
+    for mls in [false, true] {
+        let mut world = World::new(&["mod", "alice", "bob"]);
+        let session = world.group(config(mls));
+        world.apps[2].deaf = true;
+        world.forget(2);
+        let bob = world.add("bob", common::SECRET);
+        world.run();
+        let request = world.invite(session, bob);
+        world.pass(Duration::from_secs(12));
+        assert!(world.joined(request), "mls {mls}");
+        assert_eq!(world.apps[bob].invited.len(), 1);
+        let request = world.publish(1, session, "hello again");
+        world.pass(Duration::from_secs(1));
+        match &world.apps[1].done[&request] {
+            Done::Published(Ok(report)) => {
+                assert_eq!((report.delivered.len(), report.lost.len()), (2, 0));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(world.heard(bob), ["alice: hello again"]);
+    }
+}
+
+/// Another living instance of a member's name does not push the member out.
+#[test]
+fn a_second_instance_does_not_replace_the_first() {
+    let mut world = World::new(&["mod", "alice", "bob"]);
+    let session = world.group(config(true));
+    let twin = world.add("bob", common::SECRET);
+    // The node picks the other instance now.
+    world.prefer_last = true;
+    let request = world.invite(session, twin);
+    world.pass(Duration::from_secs(12));
+    match &world.apps[0].done[&request] {
+        Done::Invited(Ok(name)) => assert_eq!(*name, world.name(2)),
+        other => panic!("{other:?}"),
+    }
+    assert!(world.apps[twin].invited.is_empty());
+    assert_eq!(world.closed(2), None);
 }

@@ -681,9 +681,7 @@ impl Network {
     fn arrive(&mut self, member: char, packet: Packet) {
         let (now, from) = (self.now, name(member));
         let message = |payload| ReceivedMessage { payload, ..message('s', 0) };
-        let Some((inbound, ..)) = self.receivers.get_mut(&member) else {
-            return;
-        };
+        let Some((inbound, ..)) = self.receivers.get_mut(&member) else { return };
         match packet {
             Packet::Msg(id, payload) => {
                 let (_, actions) = inbound.receive(now, id, message(payload));
@@ -715,9 +713,7 @@ impl Network {
             let packet = self.packets.first_key_value().map(|(&(at, _), _)| at);
             let receivers = self.receivers.values().map(|(inbound, ..)| inbound.next_deadline());
             let next = [packet, self.sender.next_deadline()].into_iter().chain(receivers);
-            let Some(next) = next.flatten().min().filter(|&next| next <= until) else {
-                break;
-            };
+            let Some(next) = next.flatten().min().filter(|&next| next <= until) else { break };
             self.now = self.now.max(next);
             if packet == Some(next) {
                 if let Some((_, (member, packet))) = self.packets.pop_first() {
@@ -729,9 +725,7 @@ impl Network {
             self.sender_does(actions);
             let members: Vec<char> = self.receivers.keys().copied().collect();
             for member in members {
-                let Some((inbound, ..)) = self.receivers.get_mut(&member) else {
-                    continue;
-                };
+                let Some((inbound, ..)) = self.receivers.get_mut(&member) else { continue };
                 let actions = inbound.tick(self.now);
                 self.receiver_does(member, actions);
             }

@@ -8,7 +8,8 @@
 //!
 //! | stage of an invitation | what it waits for | on its answer | when time is up |
 //! |---|---|---|---|
-//! | discovering | DISCOVERY_REPLY | JOIN_REQUEST | no answer |
+//! | discovering | DISCOVERY_REPLY | JOIN_REQUEST | no answer; in already, if it was |
+//! | doubting | a sign of life of the old instance | in already | the old one is out; JOIN_REQUEST to the new one |
 //! | joining | JOIN_REPLY | queues the change | no answer |
 //! | queued | its turn | commit; GROUP_UPDATE to the others, GROUP_WELCOME | – |
 //! | admitting | GROUP_ACK of the welcome | the next change may go | no answer; the member is removed again |
@@ -29,7 +30,7 @@ use super::{Purpose, TaskId};
 use crate::api::{
     CloseReason, CreateError, Done, InviteError, ParticipantChange, RemoveError, RequestId,
 };
-use crate::exchange::Request;
+use crate::exchange::{Pace, Request};
 use crate::gate::Authentic;
 use crate::outbox::Context;
 use crate::roster::Entry;
@@ -37,6 +38,15 @@ use crate::session::{Core, Encryption};
 
 /// Invitations of one session that may be under way at once.
 pub(crate) const MAX_INVITES: usize = 1024;
+
+/// A member that is invited again does not answer, since it is in. Somebody who
+/// does has its name but is not it: a process that was started again, or another
+/// instance. The old one is out unless it is heard within this time, in which
+/// every living member sends a heartbeat.
+const DOUBT: Duration = Duration::from_secs(11);
+
+/// How long it is tried whether a member that is invited again was started again.
+const DOUBT_PACE: Pace = Pace { period: Duration::from_secs(1), retries: 1 };
 
 /// How long an unconfirmed welcome holds up the next change of the group.
 const SLOT_LIMIT: Duration = Duration::from_secs(1);
@@ -77,9 +87,22 @@ enum Waiting {
 #[derive(Debug)]
 enum Stage {
     Discovering,
+    /// The one that answered has the name of a member, but is not it.
+    Doubting {
+        peer: Name,
+        since: Duration,
+    },
     Joining,
-    Queued { entry: Box<Entry>, key_package: Bytes, claims: Claims },
-    Admitting { peer: Name, welcomed: bool, announced: bool },
+    Queued {
+        entry: Box<Entry>,
+        key_package: Bytes,
+        claims: Claims,
+    },
+    Admitting {
+        peer: Name,
+        welcomed: bool,
+        announced: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -126,9 +149,6 @@ impl Moderator {
         if let Some(invite) = self.invites.values_mut().find(asked) {
             return invite.waiting.push(Waiting::Invite(request));
         }
-        if let Some(entry) = core.roster.iter().find(|entry| entry.name.same_app(&name)) {
-            return cx.out.done(request, Done::Invited(Ok(entry.name.clone())));
-        }
         if self.invites.len() >= MAX_INVITES {
             let error = InviteError::TooMany { limit: MAX_INVITES };
             return cx.out.done(request, Done::Invited(Err(error)));
@@ -156,7 +176,9 @@ impl Moderator {
             leaving: false,
         };
         let missing = [name.route()];
-        core.request(cx, Purpose::Discover(task), request, core.control_pace(), missing);
+        let is_member = namesake(core, &name).is_some();
+        let pace = if is_member { DOUBT_PACE } else { core.control_pace() };
+        core.request(cx, Purpose::Discover(task), request, pace, missing);
         let invite = Invite { name, waiting: vec![waiting], stage: Stage::Discovering };
         self.invites.insert(task, invite);
     }
@@ -168,13 +190,24 @@ impl Moderator {
         cx: &mut Context<'_>,
         message: &Authentic,
     ) {
-        let Some(Purpose::Discover(task)) = core.completed(message) else {
-            return;
-        };
-        let Some(invite) = self.invites.get_mut(&task) else {
-            return;
-        };
+        let Some(Purpose::Discover(task)) = core.completed(message) else { return };
+        let Some(invite) = self.invites.get_mut(&task) else { return };
         let peer = message.source.clone();
+        match namesake(core, &peer) {
+            Some(member) if member.online => {
+                invite.stage = Stage::Doubting { peer, since: cx.now.at };
+            }
+            _ => self.join(core, cx, task, peer),
+        }
+    }
+
+    /// Asks the one that answered in, in place of a member with its name that is
+    /// not there any more.
+    fn join(&mut self, core: &mut Core, cx: &mut Context<'_>, task: TaskId, peer: Name) {
+        if let Some(old) = namesake(core, &peer).map(|entry| entry.name.clone()) {
+            self.drop_member(core, cx, &old, ParticipantChange::Left, Vec::new(), true);
+        }
+        let Some(invite) = self.invites.get_mut(&task) else { return };
         invite.stage = Stage::Joining;
         let command = Command::JoinRequest(JoinRequest {
             timer_settings: core.timers.map(|timers| TimerSettings {
@@ -197,12 +230,8 @@ impl Moderator {
         message: &Authentic,
         reply: &JoinReply,
     ) {
-        let Some(Purpose::Join(task)) = core.completed(message) else {
-            return;
-        };
-        let Some(invite) = self.invites.get_mut(&task) else {
-            return;
-        };
+        let Some(Purpose::Join(task)) = core.completed(message) else { return };
+        let Some(invite) = self.invites.get_mut(&task) else { return };
         let refused = if reply.participant.name != message.source {
             Some("it answered under another name")
         } else if core.info.mls && reply.key_package.is_none() {
@@ -240,9 +269,7 @@ impl Moderator {
         let Some(Purpose::Discover(task)) = core.exchanges.purpose_of(message_id).copied() else {
             return;
         };
-        let Some(invite) = self.invites.get(&task) else {
-            return;
-        };
+        let Some(invite) = self.invites.get(&task) else { return };
         if !invite.name.same_app(source) {
             return;
         }
@@ -258,9 +285,7 @@ impl Moderator {
         task: TaskId,
         error: &InviteError,
     ) {
-        let Some(invite) = self.invites.remove(&task) else {
-            return;
-        };
+        let Some(invite) = self.invites.remove(&task) else { return };
         debug!(name = %invite.name, %error, "invitation failed");
         core.exchanges.cancel(|purpose| {
             matches!(purpose, Purpose::Discover(id) | Purpose::Join(id) | Purpose::Welcome(id)
@@ -302,12 +327,8 @@ impl Moderator {
     }
 
     fn admit(&mut self, core: &mut Core, cx: &mut Context<'_>, task: TaskId) {
-        let Some(invite) = self.invites.get_mut(&task) else {
-            return;
-        };
-        let Stage::Queued { entry, key_package, claims } = &invite.stage else {
-            return;
-        };
+        let Some(invite) = self.invites.get_mut(&task) else { return };
+        let Stage::Queued { entry, key_package, claims } = &invite.stage else { return };
         let peer = entry.name.clone();
         let added = match core.mls.as_mut() {
             None => Ok(None),
@@ -362,12 +383,8 @@ impl Moderator {
     }
 
     fn on_welcomed(&mut self, core: &mut Core, cx: &mut Context<'_>, task: TaskId) {
-        let Some(invite) = self.invites.get_mut(&task) else {
-            return;
-        };
-        let Stage::Admitting { peer, welcomed, .. } = &mut invite.stage else {
-            return;
-        };
+        let Some(invite) = self.invites.get_mut(&task) else { return };
+        let Stage::Admitting { peer, welcomed, .. } = &mut invite.stage else { return };
         *welcomed = true;
         core.confirm(cx, &peer.clone());
         self.free_slot(task);
@@ -376,12 +393,8 @@ impl Moderator {
     }
 
     fn on_announced(&mut self, core: &mut Core, cx: &mut Context<'_>, task: TaskId) {
-        let Some(invite) = self.invites.get_mut(&task) else {
-            return;
-        };
-        let Stage::Admitting { announced, .. } = &mut invite.stage else {
-            return;
-        };
+        let Some(invite) = self.invites.get_mut(&task) else { return };
+        let Stage::Admitting { announced, .. } = &mut invite.stage else { return };
         *announced = true;
         self.finish_invite(core, cx, task);
     }
@@ -393,25 +406,23 @@ impl Moderator {
             return;
         };
         let peer = peer.clone();
-        let Some(invite) = self.invites.remove(&task) else {
-            return;
-        };
         if !core.is_p2p() {
             core.tell(cx, &peer, ParticipantChange::Joined);
         }
+        self.answer_invite(core, cx, task, &peer);
+    }
+
+    /// The invitation succeeded: `peer` is in.
+    fn answer_invite(&mut self, core: &mut Core, cx: &mut Context<'_>, task: TaskId, peer: &Name) {
+        let Some(invite) = self.invites.remove(&task) else { return };
         for waiting in invite.waiting {
-            cx.out.done(
-                match waiting {
-                    Waiting::Invite(request) | Waiting::Create(request) => request,
-                },
-                match waiting {
-                    Waiting::Invite(_) => Done::Invited(Ok(peer.clone())),
-                    Waiting::Create(_) => {
-                        core.info.remote = peer.clone();
-                        Done::Created(Ok(core.info.clone()))
-                    }
-                },
-            );
+            match waiting {
+                Waiting::Invite(request) => cx.out.done(request, Done::Invited(Ok(peer.clone()))),
+                Waiting::Create(request) => {
+                    core.info.remote = peer.clone();
+                    cx.out.done(request, Done::Created(Ok(core.info.clone())));
+                }
+            }
         }
     }
 
@@ -480,12 +491,7 @@ impl Moderator {
         waiting: Vec<RequestId>,
         dismiss: bool,
     ) {
-        let Some(member) = core.drop_member(cx, name) else {
-            return;
-        };
-        for purpose in core.exchanges.excuse(name, |_| true) {
-            self.on_completed(core, cx, purpose);
-        }
+        let Some(member) = core.drop_member(cx, name) else { return };
         if !member.joining {
             core.tell(cx, name, change);
         }
@@ -497,9 +503,7 @@ impl Moderator {
     }
 
     fn retire(&mut self, core: &mut Core, cx: &mut Context<'_>, task: TaskId) {
-        let Some(removal) = self.removals.get(&task) else {
-            return;
-        };
+        let Some(removal) = self.removals.get(&task) else { return };
         let member = removal.member.clone();
         let mut commit = None;
         if let Some(mls) = core.mls.as_mut() {
@@ -532,9 +536,7 @@ impl Moderator {
 
     /// Tells the member itself, last, whether or not all others have confirmed.
     fn dismiss(&mut self, core: &mut Core, cx: &mut Context<'_>, task: TaskId) {
-        let Some(removal) = self.removals.get(&task) else {
-            return;
-        };
+        let Some(removal) = self.removals.get(&task) else { return };
         if !removal.dismiss {
             self.removals.remove(&task);
             return;
@@ -551,9 +553,7 @@ impl Moderator {
     }
 
     fn on_dismissed(&mut self, cx: &mut Context<'_>, task: TaskId, confirmed: bool) {
-        let Some(removal) = self.removals.remove(&task) else {
-            return;
-        };
+        let Some(removal) = self.removals.remove(&task) else { return };
         for request in removal.waiting {
             let result = match confirmed {
                 true => Ok(()),
@@ -672,13 +672,15 @@ impl Moderator {
     ) {
         match purpose {
             Purpose::Discover(task) | Purpose::Join(task) | Purpose::Welcome(task) => {
-                let Some(invite) = self.invites.get(&task) else {
-                    return;
-                };
+                let Some(invite) = self.invites.get(&task) else { return };
                 let name = invite.name.clone();
+                if let (Stage::Discovering, Some(member)) = (&invite.stage, namesake(core, &name)) {
+                    let member = member.name.clone();
+                    return self.answer_invite(core, cx, task, &member);
+                }
                 let admitted = match &invite.stage {
                     Stage::Admitting { peer, .. } => Some(peer.clone()),
-                    Stage::Discovering | Stage::Joining | Stage::Queued { .. } => None,
+                    _ => None,
                 };
                 let error = InviteError::NoAnswer { name, after: core.control_limit() };
                 self.fail_invite(core, cx, task, &error);
@@ -719,16 +721,45 @@ impl Moderator {
             self.slot = None;
             self.pump(core, cx);
         }
+        self.resolve_doubts(core, cx);
+    }
+
+    fn resolve_doubts(&mut self, core: &mut Core, cx: &mut Context<'_>) {
+        let doubts: Vec<(TaskId, Name, Duration)> = (self.invites.iter())
+            .filter_map(|(task, invite)| match &invite.stage {
+                Stage::Doubting { peer, since } => Some((*task, peer.clone(), *since)),
+                _ => None,
+            })
+            .collect();
+        for (task, peer, since) in doubts {
+            match namesake(core, &peer) {
+                Some(member) if member.heard_at > since => {
+                    let member = member.name.clone();
+                    self.answer_invite(core, cx, task, &member);
+                }
+                Some(member) if member.online && since + DOUBT > cx.now.at => {}
+                _ => self.join(core, cx, task, peer),
+            }
+        }
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
-        self.slot.map(|(_, until)| until)
+        let doubts = self.invites.values().filter_map(|invite| match &invite.stage {
+            Stage::Doubting { since, .. } => Some(*since + DOUBT),
+            _ => None,
+        });
+        doubts.chain(self.slot.map(|(_, until)| until)).min()
     }
 
     fn next_task(&mut self) -> TaskId {
         self.next += 1;
         self.next
     }
+}
+
+/// The member with this readable name.
+fn namesake<'a>(core: &'a Core, name: &Name) -> Option<&'a Entry> {
+    core.roster.iter().find(|entry| entry.name.same_app(name))
 }
 
 /// Replaces a member's leaf and welcomes it again.
@@ -740,9 +771,7 @@ fn readmit(
     key_package: &Bytes,
     claims: &Claims,
 ) {
-    let (Some(mls), true) = (core.mls.as_mut(), core.roster.get(member).is_some()) else {
-        return;
-    };
+    let (Some(mls), true) = (core.mls.as_mut(), core.roster.get(member).is_some()) else { return };
     let readmitted = match mls.rejoin(cx, key_package, claims) {
         Ok(readmitted) => readmitted,
         Err(error) => return warn!(%member, %error, "rejoin refused"),
@@ -756,9 +785,7 @@ fn readmit(
     let kind = slim_proto::MessageType::RejoinRequest;
     core.memory.remember(member, kind, message_id, Some(reply));
     core.member_online(cx, member);
-    let Some(row) = core.roster.get(member).map(Entry::participant) else {
-        return;
-    };
+    let Some(row) = core.roster.get(member).map(Entry::participant) else { return };
     let online: Vec<RouteName> = core.roster.online().map(Name::route).collect();
     let participants = core.participants();
     let rejoin = GroupUpdateOp::Rejoin;

@@ -96,9 +96,7 @@ impl Participant {
         cx: &mut Context<'_>,
         message: &Authentic,
     ) {
-        let Phase::Invited { until } = &mut self.phase else {
-            return;
-        };
+        let Phase::Invited { until } = &mut self.phase else { return };
         *until = cx.now.at + WELCOME_LIMIT;
         if self.key_packages >= MAX_KEY_PACKAGES {
             return;
@@ -144,9 +142,7 @@ impl Participant {
 
     /// The last step: the channel is subscribed, so nothing is missed from here on.
     pub(crate) fn on_subscribed(&mut self, core: &mut Core, cx: &mut Context<'_>) {
-        let Phase::Welcomed { message_id } = self.phase else {
-            return;
-        };
+        let Phase::Welcomed { message_id } = self.phase else { return };
         if !core.is_subscribed(cx) {
             return;
         }
@@ -203,12 +199,8 @@ impl Participant {
         while let Some(mls) = core.mls.as_mut() {
             let next = mls.last_commit() + 1;
             self.early.retain(|commit_id, _| *commit_id >= next);
-            let Some(message) = self.early.remove(&next) else {
-                break;
-            };
-            let Command::GroupUpdate(update) = &message.command else {
-                continue;
-            };
+            let Some(message) = self.early.remove(&next) else { break };
+            let Command::GroupUpdate(update) = &message.command else { continue };
             let Some(payload) = &update.mls else { continue };
             if let Err(error) = mls.apply(cx, payload) {
                 warn!(%error, commit = next, "commit refused");
@@ -223,9 +215,7 @@ impl Participant {
     }
 
     fn change_roster(&mut self, core: &mut Core, cx: &mut Context<'_>, update: &GroupUpdate) {
-        let Some(row) = &update.participant else {
-            return;
-        };
+        let Some(row) = &update.participant else { return };
         if row.name.route() == core.info.local.route() {
             return;
         }
@@ -288,9 +278,7 @@ impl Participant {
         message: &Authentic,
         reply: &RejoinReply,
     ) {
-        let Some(Purpose::Rejoin) = core.completed(message) else {
-            return;
-        };
+        let Some(Purpose::Rejoin) = core.completed(message) else { return };
         let Some(mls) = core.mls.as_mut() else { return };
         if let Err(error) = mls.rejoined(cx, reply, &message.claims) {
             warn!(%error, "welcome refused");

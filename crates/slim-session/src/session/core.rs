@@ -161,9 +161,7 @@ impl Core {
 
     /// Asks the node for the channel. Point-to-point needs nothing but our name.
     pub(crate) fn subscribe(&mut self, cx: &mut Context<'_>) {
-        let Some(channels) = &self.channels else {
-            return;
-        };
+        let Some(channels) = &self.channels else { return };
         let owner = Owner::Session(self.info.id);
         for name in [&channels.data, &channels.control] {
             let local = &self.info.local;
@@ -216,9 +214,7 @@ impl Core {
     /// lets every holder make a token for any subject; this keeps a member's
     /// name its own from its first command on.
     pub(crate) fn knows_key(&mut self, message: &Authentic) -> bool {
-        let Some(entry) = self.roster.get_mut(&message.source) else {
-            return true;
-        };
+        let Some(entry) = self.roster.get_mut(&message.source) else { return true };
         *entry.key.get_or_insert_with(|| message.claims.public_key.clone())
             == message.claims.public_key
     }
@@ -258,9 +254,7 @@ impl Core {
     }
 
     pub(crate) fn member_offline(&mut self, cx: &mut Context<'_>, name: &Name) {
-        let Some(entry) = self.roster.get_mut(name) else {
-            return;
-        };
+        let Some(entry) = self.roster.get_mut(name) else { return };
         if !std::mem::replace(&mut entry.online, false) {
             return;
         }
@@ -275,9 +269,7 @@ impl Core {
     }
 
     pub(crate) fn member_online(&mut self, cx: &mut Context<'_>, name: &Name) {
-        let Some(entry) = self.roster.get_mut(name) else {
-            return;
-        };
+        let Some(entry) = self.roster.get_mut(name) else { return };
         entry.missed = 0;
         if std::mem::replace(&mut entry.online, true) {
             return;
@@ -288,9 +280,9 @@ impl Core {
     }
 
     /// Anything of a member is a sign of life.
-    pub(crate) fn heard(&mut self, name: &Name) {
+    pub(crate) fn heard(&mut self, at: Duration, name: &Name) {
         if let Some(entry) = self.roster.get_mut(name) {
-            entry.missed = 0;
+            entry.heard(at);
         }
     }
 
@@ -364,9 +356,7 @@ impl Core {
         update: &UpdateParticipantState,
     ) {
         let source = &message.source;
-        let Some(entry) = self.roster.get(source) else {
-            return;
-        };
+        let Some(entry) = self.roster.get(source) else { return };
         if update.participant.route() != source.route() {
             return debug!(%source, "speaks of somebody else's state");
         }

@@ -174,15 +174,11 @@ impl Core {
     ) {
         let mut publish = self.data_envelope(to, id, body, message);
         publish.header.error = error;
-        let Some(identity) = cx.voice.token(cx.now, cx.rng) else {
-            return;
-        };
+        let Some(identity) = cx.voice.token(cx.now, cx.rng) else { return };
         publish.header.identity = identity;
         if let Some(mls) = self.mls.as_mut() {
             let aad = canonical::header_aad(&publish);
-            let (Body::Msg(payload) | Body::RtxReply(payload)) = &mut publish.body else {
-                return;
-            };
+            let (Body::Msg(payload) | Body::RtxReply(payload)) = &mut publish.body else { return };
             match mls.encrypt(&aad, &payload.blob) {
                 Ok(blob) => payload.blob = blob,
                 Err(reason) => return error!(%reason, "data not sent"),
@@ -195,10 +191,8 @@ impl Core {
 
     /// An acknowledgement. Not authenticated, so only a member's counts.
     pub(crate) fn on_ack(&mut self, cx: &mut Context<'_>, source: &Name, id: u32) {
-        let Some(entry) = self.roster.get_mut(source) else {
-            return;
-        };
-        entry.missed = 0;
+        let Some(entry) = self.roster.get_mut(source) else { return };
+        entry.heard(cx.now.at);
         let name = entry.name.clone();
         let actions = self.outbound.ack(cx.now.at, &name, id);
         self.carry_out(cx, actions);
@@ -206,13 +200,11 @@ impl Core {
 
     /// A member misses one of ours.
     pub(crate) fn on_rtx_request(&mut self, cx: &mut Context<'_>, source: &Name, id: u32) {
-        let Some(entry) = self.roster.get_mut(source) else {
-            return;
-        };
+        let Some(entry) = self.roster.get_mut(source) else { return };
         if self.timers.is_none() {
             return;
         }
-        entry.missed = 0;
+        entry.heard(cx.now.at);
         let to = To::One(entry.name.clone());
         let (found, actions) = self.outbound.rtx_request(cx.now.at, source, id);
         match found {
@@ -246,7 +238,7 @@ impl Core {
         let Some(entry) = self.roster.get_mut(&source) else {
             return debug!(%source, "data of a stranger dropped");
         };
-        entry.missed = 0;
+        entry.heard(cx.now.at);
         let source = entry.name.clone();
 
         let is_direct = publish.metadata.contains_key(canonical::PUBLISH_TO) && !self.is_p2p();
@@ -310,9 +302,7 @@ impl Core {
 
     /// Sends what is neither signed nor encrypted.
     fn send_plain(&self, cx: &mut Context<'_>, mut publish: Publish) {
-        let Some(identity) = cx.voice.token(cx.now, cx.rng) else {
-            return;
-        };
+        let Some(identity) = cx.voice.token(cx.now, cx.rng) else { return };
         publish.header.identity = identity;
         cx.out.send(Message::Publish(publish));
     }
@@ -336,9 +326,7 @@ impl Core {
 
     /// Data that cannot be read yet.
     pub(crate) fn keep_early_data(&mut self, publish: Publish) {
-        let (Body::Msg(payload) | Body::RtxReply(payload)) = &publish.body else {
-            return;
-        };
+        let (Body::Msg(payload) | Body::RtxReply(payload)) = &publish.body else { return };
         let bytes = payload.blob.len();
         if self.early.frames.len() < MAX_EARLY && self.early.bytes + bytes <= MAX_EARLY_BYTES {
             self.early.bytes += bytes;

@@ -178,7 +178,7 @@ impl Session {
             }
             return;
         }
-        self.core.heard(&source);
+        self.core.heard(cx.now.at, &source);
         self.dispatch(cx, message);
     }
 

@@ -52,6 +52,8 @@ pub(crate) struct World {
     /// All publishes that were sent: from, what.
     pub(crate) sent: Vec<(usize, slim_proto::Publish)>,
     next_request: u64,
+    /// Of several holders of a name, the last is the one for a unicast.
+    pub(crate) prefer_last: bool,
 }
 
 impl World {
@@ -66,6 +68,7 @@ impl World {
             filter: None,
             sent: Vec::new(),
             next_request: 0,
+            prefer_last: false,
         };
         for name in names {
             world.add(name, SECRET);
@@ -168,6 +171,9 @@ impl World {
                     .collect();
                 holders.sort_unstable();
                 holders.dedup();
+                if self.prefer_last {
+                    holders.reverse();
+                }
                 if publish.header.fanout == UNICAST {
                     holders.truncate(1);
                 }
@@ -179,6 +185,11 @@ impl World {
             }
             other => panic!("{other:?}"),
         }
+    }
+
+    /// The node lost an application's link.
+    pub(crate) fn forget(&mut self, app: usize) {
+        self.table.values_mut().for_each(|holders| holders.retain(|holder| *holder != app));
     }
 
     fn ack(&mut self, to: usize, subscription_id: u64) {
