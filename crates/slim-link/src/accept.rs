@@ -19,11 +19,11 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tonic::transport::Server;
 use tower_service::Service;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::handshake::{self, Negotiated, NegotiationError, Secrets};
 use crate::listen::{Connection, Incoming, OpenLink, dropped};
-use crate::outbound::{OutboundBody, Queue};
+use crate::outbound::{CloseOnDrop, OutboundBody, Queue};
 use crate::reader::{Inbound, MessageReader};
 use crate::{CloseReason, DEFAULT_QUEUE_BYTES, FrameReader, Outbound, grpc};
 
@@ -79,20 +79,20 @@ impl Default for AcceptConfig {
     }
 }
 
-/// Who is at the other end of an accepted link.
+/// Who is at the other end of a link, by its own account.
 #[derive(Clone, Debug)]
 pub struct LinkInfo {
     /// Chosen by the dialler, the same again on each of its reconnects.
     pub link_id: String,
-    /// The dialler's own node id, as it claims.
+    /// The peer's node id.
     pub node_id: String,
-    /// Peer group of the dialler, usually empty.
+    /// The peer's group, usually empty.
     pub deployment_name: String,
-    /// Version of the dialler's protocol.
+    /// Version of the peer's protocol.
     pub slim_version: String,
-    /// What kind of link the dialler wants.
+    /// What kind of link this is.
     pub connection_type: ConnectionType,
-    /// Where it comes from.
+    /// The peer's address.
     pub peer_addr: SocketAddr,
     /// Whether the link has a key. Always true if MACs are required.
     pub has_mac: bool,
@@ -147,7 +147,7 @@ where
     Fut: Future<Output = ()> + Send + 'static,
 {
     let (cut_all, cut) = watch::channel(());
-    let (listening, listens) = watch::channel(());
+    let (listening, mut listens) = watch::channel(());
     let drain_timeout = config.drain_timeout;
     let incoming = Incoming::new(listeners, shutdown, config.negotiation_timeout, listening, cut);
     let tasks = LinkTasks::default();
@@ -169,7 +169,6 @@ where
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .serve_with_incoming_shutdown(service, incoming, pending::<()>());
 
-    let mut listens = listens;
     let mut finished = pin!(async {
         let result = server.await.map_err(io::Error::other);
         tasks.finished().await;
@@ -305,21 +304,17 @@ async fn run_link<F, Fut>(
                 }
             }
         }
+        // A probe or a change of mind, nothing that anybody has to look at.
+        Ok(Err(error @ (NegotiationError::Ended | NegotiationError::Stream(_)))) => {
+            debug!(%peer_addr, %error, "no negotiation");
+        }
         Ok(Err(error)) => warn!(%peer_addr, %error, "link refused"),
-        Err(_) => warn!(%peer_addr, "link refused: no negotiation in time"),
+        Err(_) => warn!(%peer_addr, "no negotiation in time"),
     }
     drop(closes);
     if timeout(LINGER, queue.body_gone()).await.is_err() {
         // The peer does not even read the end.
         open_link.cut();
-    }
-}
-
-struct CloseOnDrop(Arc<Queue>);
-
-impl Drop for CloseOnDrop {
-    fn drop(&mut self) {
-        self.0.close(CloseReason::Done);
     }
 }
 

@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use slim_proto::{ConnectionType, Message};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::handshake::{self, Negotiated, NegotiationError, Secrets};
 use crate::outbound::{OutboundBody, Queue};
@@ -155,6 +155,7 @@ pub async fn dial(target: &Target, config: &DialConfig) -> Result<Link, DialErro
         info: LinkInfo::new(peer, peer_addr, key.is_some()),
         receiver: LinkReceiver::new(
             FrameReader::new(messages, key.clone(), config.require_header_mac),
+            Arc::clone(&queue),
             connection,
         ),
         sender: LinkSender::new(Outbound::new(Arc::clone(&queue), key), queue),
@@ -172,8 +173,9 @@ fn peer_of(tcp: &TcpStream) -> Result<SocketAddr, DialError> {
     Ok(peer_addr)
 }
 
-/// Opens the stream: HTTP/2, then the response headers. Also returns what keeps the
-/// connection.
+/// Opens the stream: HTTP/2, then the response headers. The connection lasts as long
+/// as the sender that comes along, and a little longer if it still has something to
+/// send.
 async fn open(
     target: &Target,
     tcp: TcpStream,
@@ -183,25 +185,24 @@ async fn open(
         stage: DialStage::Open,
         cause: with_causes(&error),
     };
-    let (mut requests, mut driver) = http2::Builder::new(TokioExecutor::new())
+    let (connection, dropped) = oneshot::channel();
+    let doom = Box::pin(async move {
+        // Nothing is sent; it is the end that counts.
+        dropped.await.unwrap_or(());
+        sleep(LINGER).await;
+        io::ErrorKind::ConnectionAborted.into()
+    });
+    let (mut requests, driver) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .handshake(TokioIo::new(Socket::new(tcp)))
+        .handshake(TokioIo::new(Socket::new(tcp, doom, ())))
         .await
         .map_err(broken)?;
-    let (connection, dropped) = oneshot::channel();
-    tokio::spawn(async move {
-        tokio::select! {
-            // An end, good or bad, is what the streams report.
-            _ = &mut driver => return,
-            _ = dropped => {}
-        }
-        // Says goodbye, if the peer reads.
-        timeout(LINGER, driver).await.ok();
-    });
+    // Ends with its streams, which report how.
+    tokio::spawn(driver);
 
     let request = Request::post(format!("{target}{}", grpc::PATH))
         .header(header::CONTENT_TYPE, grpc::CONTENT_TYPE)

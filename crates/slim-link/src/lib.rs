@@ -11,6 +11,9 @@
 //!   link: a [`FrameReader`] of verified frames and an [`Outbound`] queue that takes
 //!   frames without waiting.
 //!
+//! Links between replicas ([`ConnectionType::Peer`](slim_proto::ConnectionType::Peer))
+//! carry no MAC and are refused.
+//!
 //! The negotiation and the MAC are pure functions; everything that knows gRPC,
 //! HTTP/2 or sockets is in this crate and hidden by it.
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use slim_proto::{Frame, MAX_MESSAGE_LEN, Message, RoutedFrame, Undeliverable};
 use tokio::sync::oneshot;
 
-use crate::outbound::Queue;
+use crate::outbound::{CloseOnDrop, Queue};
 use crate::{CloseReason, Drops, FrameReader, LinkEnd, LinkInfo, Outbound, PushError};
 
 /// A negotiated link.
@@ -36,15 +36,6 @@ impl Link {
 pub struct LinkSender {
     outbound: Outbound,
     queue: Arc<CloseOnDrop>,
-}
-
-/// Closes the queue with the last sender.
-struct CloseOnDrop(Arc<Queue>);
-
-impl Drop for CloseOnDrop {
-    fn drop(&mut self) {
-        self.0.close(CloseReason::Done);
-    }
 }
 
 impl LinkSender {
@@ -111,18 +102,28 @@ fn encoded(message: &Message) -> Result<Frame, SendError> {
     Ok(Frame::parse(bytes).expect("an encoded message is a frame"))
 }
 
-/// The receiving half. Dropping it ends the link, soon even where the node does
-/// not read any more.
+/// The receiving half. Dropping it cancels the link, and what is queued may be lost;
+/// [`LinkSender::close`] is the better end.
 pub struct LinkReceiver {
     frames: FrameReader,
     batch: VecDeque<Frame>,
-    /// The connection's task ends the connection when this is dropped.
+    _closes: CloseOnDrop,
+    /// When this is dropped, the connection has [`crate::LINGER`] left.
     _connection: oneshot::Sender<()>,
 }
 
 impl LinkReceiver {
-    pub(crate) fn new(frames: FrameReader, connection: oneshot::Sender<()>) -> Self {
-        Self { frames, batch: VecDeque::new(), _connection: connection }
+    pub(crate) fn new(
+        frames: FrameReader,
+        queue: Arc<Queue>,
+        connection: oneshot::Sender<()>,
+    ) -> Self {
+        Self {
+            frames,
+            batch: VecDeque::new(),
+            _closes: CloseOnDrop(queue),
+            _connection: connection,
+        }
     }
 
     /// The next message. What fails its checks is counted and skipped. Does not

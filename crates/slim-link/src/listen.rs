@@ -196,7 +196,7 @@ impl<S: Future<Output = ()>> Incoming<S> {
     fn accepted(&self, tcp: TcpStream, peer_addr: SocketAddr) -> Accepted {
         let connection = Connection::new(peer_addr, &self.newcomers);
         let doom = doom(Arc::clone(&connection), self.first_link_timeout, self.cut_all.clone());
-        Socket::new(tcp).with_doom(doom, connection)
+        Socket::new(tcp, doom, connection)
     }
 
     /// Closes the listeners, after a last look at what has come.

@@ -353,6 +353,15 @@ impl Queue {
     }
 }
 
+/// Closes the link with this, so that nobody has to remember to.
+pub(crate) struct CloseOnDrop(pub(crate) Arc<Queue>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close(CloseReason::Done);
+    }
+}
+
 impl State {
     fn is_empty(&self) -> bool {
         self.control.is_empty() && self.pieces.is_empty() && self.open.is_empty()

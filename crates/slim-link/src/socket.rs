@@ -5,9 +5,10 @@
 //! of the first, which the kernel delays by 40 ms. Acknowledging at once removes that
 //! wait without any change to them.
 
+use std::future::ready;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{self, Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -17,36 +18,27 @@ use tonic::transport::server::Connected;
 pub(crate) type Doom = Pin<Box<dyn Future<Output = io::Error> + Send>>;
 
 /// A socket that breaks when its doom comes.
-pub(crate) struct Socket<T = ()> {
+pub(crate) struct Socket<T> {
     tcp: TcpStream,
-    doom: Option<Doom>,
+    doom: Doom,
     /// What its owner wants to know of it.
     info: T,
 }
 
-impl Socket {
-    /// A socket that lasts.
-    pub(crate) fn new(tcp: TcpStream) -> Self {
+impl<T> Socket<T> {
+    pub(crate) fn new(tcp: TcpStream, doom: Doom, info: T) -> Self {
         // Fails only on a socket that is broken, as the next read will say.
         tcp.set_nodelay(true).ok();
-        Self { tcp, doom: None, info: () }
+        Self { tcp, doom, info }
     }
 
-    pub(crate) fn with_doom<T>(self, doom: Doom, info: T) -> Socket<T> {
-        Socket { tcp: self.tcp, doom: Some(doom), info }
-    }
-}
-
-impl<T> Socket<T> {
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match self.doom.as_mut().map(|doom| doom.as_mut().poll(cx)) {
-            None | Some(Poll::Pending) => Ok(()),
-            Some(Poll::Ready(error)) => {
-                let kind = error.kind();
-                self.doom = Some(Box::pin(async move { kind.into() }));
-                Err(error)
-            }
-        }
+        let Poll::Ready(error) = self.doom.as_mut().poll(cx) else {
+            return Ok(());
+        };
+        // Whoever asks again gets the same answer.
+        self.doom = Box::pin(ready(error.kind().into()));
+        Err(error)
     }
 
     /// Not sticky: the kernel falls back to delaying by itself.
@@ -75,7 +67,7 @@ impl<T: Unpin> AsyncRead for Socket<T> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.check(cx)?;
-        ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
+        task::ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
         self.acknowledge_at_once();
         Poll::Ready(Ok(()))
     }
@@ -131,7 +123,7 @@ mod tests {
     #[tokio::test]
     async fn small_segments_do_not_wait() {
         let (mut peer, tcp) = pair().await;
-        let mut socket = Socket::new(tcp);
+        let mut socket = Socket::new(tcp, Box::pin(std::future::pending()), ());
         assert!(socket.tcp.nodelay().unwrap());
         for byte in 0..100 {
             #[cfg(target_os = "linux")]
@@ -151,7 +143,7 @@ mod tests {
             doomed.await.ok();
             io::ErrorKind::TimedOut.into()
         });
-        let mut socket = Socket::new(tcp).with_doom(doom, ());
+        let mut socket = Socket::new(tcp, doom, ());
         socket.write_u8(1).await.unwrap();
         let reading = tokio::spawn(async move {
             let first = socket.read_u8().await.unwrap_err().kind();

@@ -14,14 +14,15 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use slim_link::{
-    AcceptConfig, DialConfig, DialError, DialStage, Drops, Link, LinkEnd, NegotiationError,
-    SendError, Target, TargetError, dial,
+    AcceptConfig, DialConfig, DialError, DialStage, Drops, Link, LinkEnd, LinkSender,
+    NegotiationError, SendError, Target, TargetError, dial,
 };
 use slim_proto::{ConnectionType, Frame, LinkNegotiation, MAX_MESSAGE_LEN, Message};
 use support::{ChannelBody, Node, framed, header, name, publish, request, soon, subscribe};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 fn impatient() -> DialConfig {
     DialConfig {
@@ -29,6 +30,10 @@ fn impatient() -> DialConfig {
         negotiation_timeout: Duration::from_millis(300),
         ..DialConfig::default()
     }
+}
+
+fn lenient() -> DialConfig {
+    DialConfig { require_header_mac: false, ..impatient() }
 }
 
 async fn dial_addr(addr: SocketAddr, config: &DialConfig) -> Result<Link, DialError> {
@@ -84,6 +89,10 @@ fn open_stream(bytes: Bytes) -> Response<ChannelBody> {
 
 fn reply() -> LinkNegotiation {
     LinkNegotiation { is_reply: true, ..request() }
+}
+
+fn keyless_reply() -> LinkNegotiation {
+    LinkNegotiation { ecdh_public_key: Bytes::new(), ..reply() }
 }
 
 fn stream_of(reply: LinkNegotiation) -> Response<ChannelBody> {
@@ -194,31 +203,24 @@ async fn the_largest_message_passes_and_a_larger_one_does_no_harm() {
     assert_eq!(frames[0].bytes().len(), MAX_MESSAGE_LEN);
 }
 
+/// Sends until neither the queue nor the transport takes any more; how many.
+async fn fill(sender: &LinkSender) -> usize {
+    let message = publish(header(), 1, 100_000);
+    let mut sent = 0;
+    while let Ok(result) = timeout(Duration::from_millis(100), sender.send(&message)).await {
+        result.unwrap();
+        sent += 1;
+    }
+    assert_eq!(sender.try_send(&message), Err(SendError::Full));
+    sent
+}
+
 #[tokio::test]
 async fn a_sender_waits_for_a_node_that_does_not_read() {
     let mut node = Node::start(AcceptConfig::default()).await;
     let (link, mut accepted) = node.link().await;
     let (sender, _receiver) = link.split();
-    let message = publish(header(), 1, 100_000);
-    let mut sent = 0;
-    loop {
-        match sender.try_send(&message) {
-            Ok(()) => sent += 1,
-            Err(error) => {
-                assert_eq!(error, SendError::Full);
-                // Full, and the transport takes nothing more.
-                let waiting =
-                    tokio::time::timeout(Duration::from_millis(100), sender.send(&message));
-                match waiting.await {
-                    Ok(result) => {
-                        result.unwrap();
-                        sent += 1;
-                    }
-                    Err(_) => break,
-                }
-            }
-        }
-    }
+    let sent = fill(&sender).await;
     // Cancelled, so it is not there.
     let reading = tokio::spawn(async move {
         let mut frames = Vec::new();
@@ -227,7 +229,7 @@ async fn a_sender_waits_for_a_node_that_does_not_read() {
         }
         frames.len()
     });
-    soon(sender.send(&message)).await.unwrap();
+    soon(sender.send(&publish(header(), 1, 10))).await.unwrap();
     assert_eq!(reading.await.unwrap(), sent + 1);
 }
 
@@ -258,6 +260,43 @@ async fn the_last_sender_ends_the_stream_and_loses_nothing() {
         drop(accepted);
         assert_eq!(soon(receiver.recv()).await, Err(LinkEnd::Ended));
     }
+}
+
+#[tokio::test]
+async fn dropping_the_receiver_cancels_the_link() {
+    let mut node = Node::start(AcceptConfig::default()).await;
+    let (link, mut accepted) = node.link().await;
+    let (sender, receiver) = link.split();
+    drop(receiver);
+    let closed = sender.send(&publish(header(), 1, 10)).await;
+    assert_eq!(closed, Err(SendError::Closed));
+    let end = soon(accepted.link.frames.read_batch(&mut Vec::new())).await;
+    assert_eq!(end, Err(LinkEnd::Ended));
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_read_cannot_keep_the_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let connection = tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let service = service_fn(async |request: Request<Incoming>| {
+            tokio::spawn(async move {
+                let _unread = request;
+                std::future::pending::<()>().await
+            });
+            Ok::<_, Infallible>(stream_of(keyless_reply()))
+        });
+        hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .serve_connection(TokioIo::new(tcp), service)
+            .await
+    });
+    let (sender, receiver) = dial_addr(addr, &lenient()).await.unwrap().split();
+    fill(&sender).await;
+    drop((sender, receiver));
+    // The end of the stream is stuck behind the rest; the connection ends anyway, how
+    // does not matter.
+    soon(connection).await.unwrap().ok();
 }
 
 #[tokio::test]
@@ -380,8 +419,7 @@ async fn a_bad_reply_fails_the_negotiation() {
     let versionless =
         answering(|_| stream_of(LinkNegotiation { slim_version: String::new(), ..reply() }));
     check_negotiation(versionless.await, NegotiationError::Version(String::new())).await;
-    let keyless =
-        answering(|_| stream_of(LinkNegotiation { ecdh_public_key: Bytes::new(), ..reply() }));
+    let keyless = answering(|_| stream_of(keyless_reply()));
     check_negotiation(keyless.await, NegotiationError::KeyLength(0)).await;
     let other_link =
         answering(|_| stream_of(LinkNegotiation { link_id: "other".to_owned(), ..reply() }));
@@ -399,8 +437,7 @@ async fn a_bad_reply_fails_the_negotiation() {
 
 #[tokio::test]
 async fn a_lenient_dialler_does_without_a_key() {
-    let addr =
-        answering(|_| stream_of(LinkNegotiation { ecdh_public_key: Bytes::new(), ..reply() }));
+    let addr = answering(|_| stream_of(keyless_reply()));
     let config = DialConfig { require_header_mac: false, ..impatient() };
     let link = dial_addr(addr.await, &config).await.unwrap();
     assert!(!link.info().has_mac);
