@@ -1,11 +1,15 @@
 //! Commands: the signed messages of the session layer, types 5 to 20.
+//!
+//! What MLS puts into them holds identity tokens, so `Debug` shows its length.
+
+use std::fmt;
 
 use bytes::Bytes;
 
 use crate::{MessageType, Name};
 
 /// A command. Which of them a member answers, and how, is in `docs/session.md`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[expect(missing_docs, reason = "named and explained in data_plane.proto")]
 pub enum Command {
     DiscoveryRequest,
@@ -50,6 +54,44 @@ impl Command {
     }
 }
 
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::JoinRequest(request) => request.fmt(f),
+            Self::JoinReply(reply) => reply.fmt(f),
+            Self::GroupUpdate(update) => update.fmt(f),
+            Self::GroupWelcome(welcome) => welcome.fmt(f),
+            Self::GroupClose { participants } => {
+                f.debug_struct("GroupClose").field("participants", participants).finish()
+            }
+            Self::GroupProposal { source, mls_proposal } => f
+                .debug_struct("GroupProposal")
+                .field("source", source)
+                .field("mls_proposal", &Length(mls_proposal))
+                .finish(),
+            Self::Heartbeat { epoch } => f.debug_struct("Heartbeat").field("epoch", epoch).finish(),
+            Self::UpdateParticipantState(update) => update.fmt(f),
+            Self::RejoinRequest(request) => request.fmt(f),
+            Self::RejoinReply(reply) => reply.fmt(f),
+            Self::DiscoveryRequest
+            | Self::DiscoveryReply
+            | Self::LeaveRequest
+            | Self::LeaveReply
+            | Self::GroupAck
+            | Self::GroupNack => self.message_type().fmt(f),
+        }
+    }
+}
+
+/// Stands for bytes that are not to be seen.
+struct Length<'a>(&'a Bytes);
+
+impl fmt::Debug for Length<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
 /// The moderator invites.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JoinRequest {
@@ -81,12 +123,21 @@ pub struct TimerSettings {
 }
 
 /// The invited application accepts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct JoinReply {
     /// MLSMessage(KeyPackage), if the request asked for MLS.
     pub key_package: Option<Bytes>,
     /// Who joins.
     pub participant: Participant,
+}
+
+impl fmt::Debug for JoinReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinReply")
+            .field("key_package", &self.key_package.as_ref().map(Length))
+            .field("participant", &self.participant)
+            .finish()
+    }
 }
 
 /// One row of a roster.
@@ -145,12 +196,21 @@ pub struct GroupWelcome {
 }
 
 /// A commit or welcome with its number.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct MlsPayload {
     /// Commits count 1, 2, 3 …; a welcome has its commit's number.
     pub commit_id: u32,
     /// A whole MLSMessage.
     pub mls_content: Bytes,
+}
+
+impl fmt::Debug for MlsPayload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MlsPayload")
+            .field("commit_id", &self.commit_id)
+            .field("mls_content", &Length(&self.mls_content))
+            .finish()
+    }
 }
 
 /// A member announces that it goes or is back.
@@ -165,7 +225,7 @@ pub struct UpdateParticipantState {
 }
 
 /// A member whose MLS state fell behind asks to be added anew.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RejoinRequest {
     /// Who.
     pub participant: Name,
@@ -173,11 +233,70 @@ pub struct RejoinRequest {
     pub key_package: Bytes,
 }
 
+impl fmt::Debug for RejoinRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RejoinRequest")
+            .field("participant", &self.participant)
+            .field("key_package", &Length(&self.key_package))
+            .finish()
+    }
+}
+
 /// The answer to a [`RejoinRequest`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RejoinReply {
     /// Number of the commit that the welcome belongs to.
     pub commit_id: u32,
     /// MLSMessage(Welcome).
     pub welcome: Bytes,
+}
+
+impl fmt::Debug for RejoinReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RejoinReply")
+            .field("commit_id", &self.commit_id)
+            .field("welcome", &Length(&self.welcome))
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_mls_sends_is_not_shown() {
+        let name: Name = "a/b/c".parse().unwrap();
+        let participant = Participant {
+            name: name.clone(),
+            sends_data: true,
+            receives_data: true,
+            status: ParticipantState::Online,
+        };
+        let hidden = Bytes::from_static(b"hidden");
+        let mls = || Some(MlsPayload { commit_id: 1, mls_content: hidden.clone() });
+        let commands = [
+            Command::JoinReply(JoinReply {
+                key_package: Some(hidden.clone()),
+                participant: participant.clone(),
+            }),
+            Command::GroupUpdate(GroupUpdate {
+                op: GroupUpdateOp::Add,
+                participant: Some(participant),
+                participants: vec![],
+                mls: mls(),
+            }),
+            Command::GroupWelcome(GroupWelcome { participants: vec![], mls: mls() }),
+            Command::GroupProposal { source: name.clone(), mls_proposal: hidden.clone() },
+            Command::RejoinRequest(RejoinRequest {
+                participant: name,
+                key_package: hidden.clone(),
+            }),
+            Command::RejoinReply(RejoinReply { commit_id: 1, welcome: hidden.clone() }),
+        ];
+        for command in commands {
+            let text = format!("{command:?}");
+            assert!(text.contains("6 bytes") && !text.contains("hidden"), "{text}");
+        }
+    }
 }

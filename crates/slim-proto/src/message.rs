@@ -140,7 +140,7 @@ impl fmt::Debug for Header {
 }
 
 /// Something for the subscribers of a name: data or a command of a session.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Publish {
     /// Where from, where to.
     pub header: Header,
@@ -155,6 +155,20 @@ pub struct Publish {
     pub body: Body,
     /// The application's entries and, under reserved keys, the session's.
     pub metadata: BTreeMap<String, String>,
+}
+
+/// Shows the keys of the metadata, not what the application says under them.
+impl fmt::Debug for Publish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publish")
+            .field("header", &self.header)
+            .field("session_type", &self.session_type)
+            .field("session_id", &self.session_id)
+            .field("message_id", &self.message_id)
+            .field("body", &self.body)
+            .field("metadata", &self.metadata.keys())
+            .finish()
+    }
 }
 
 /// Number of a session, drawn at random by the moderator.
