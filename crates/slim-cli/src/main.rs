@@ -23,6 +23,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use slim_client::{Client, ConnectError};
+use tokio::runtime::Builder;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::prelude::*;
@@ -48,11 +49,19 @@ fn main() -> ExitCode {
     let is_text = settings.output == Format::Text;
     let text = is_text.then(|| Text::new(kind(&settings.role), terminal.colours));
     let mut output = Output::new(text, terminal.capable);
-    let result = converse(&settings, terminal, &mut output);
+    let interactive = is_text && terminal.input && terminal.capable && !is_script(&settings.role);
+    start_logs(&settings, &output, interactive && terminal.logs);
+    let runtime = match Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return end(Err(other("runtime", &error))),
+    };
+    let result = runtime.block_on(converse(&settings, terminal, interactive, &mut output));
     if let (false, Some(event)) = (is_text, result.as_ref().err().and_then(Failure::event)) {
         output.emit(&event);
     }
+    // Signals still end this, should nobody read what is written.
     output.settle();
+    runtime.shutdown_background();
     end(result)
 }
 
@@ -63,36 +72,26 @@ fn end(result: Result<(), Failure>) -> ExitCode {
     failure.status().into()
 }
 
-/// Everything between the command line and the exit status.
-fn converse(settings: &Settings, terminal: Terminal, output: &mut Output) -> Result<(), Failure> {
-    let interactive = settings.output == Format::Text
-        && terminal.input
-        && terminal.capable
-        && !is_script(settings);
-    start_logs(settings, output, interactive && terminal.logs);
+/// Connects and talks.
+async fn converse(
+    settings: &Settings,
+    terminal: Terminal,
+    interactive: bool,
+    output: &mut Output,
+) -> Result<(), Failure> {
     if !settings.node.ignored.is_empty() {
         tracing::warn!(keys = settings.node.ignored.join(", "), "keys of --slim without effect");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|error| other("runtime", &error))?;
-    let result = runtime.block_on(async {
-        let stop = Stop::listen(output.last_words()).map_err(|error| other("signals", &error))?;
-        let Some(client) = connect(settings, output, &stop).await? else { return Ok(()) };
-        let source = if is_script(settings) {
-            Source::none()
-        } else {
-            Source::open(terminal, interactive, output, &stop)
-                .map_err(|error| other("terminal", &error))?
-        };
-        let result = Conversation::new(settings, client.clone(), output, source, stop).run().await;
-        client.shutdown().await;
-        result
-    });
-    // Nothing of ours blocks a thread of the runtime.
-    runtime.shutdown_background();
+    let stop = Stop::listen(output.last_words()).map_err(|error| other("signals", &error))?;
+    let Some(client) = connect(settings, output, &stop).await? else { return Ok(()) };
+    let source = if is_script(&settings.role) {
+        Source::none()
+    } else {
+        Source::open(terminal, interactive, output, &stop)
+            .map_err(|error| other("terminal", &error))?
+    };
+    let result = Conversation::new(settings, client.clone(), output, source, stop).run().await;
+    client.shutdown().await;
     result
 }
 
@@ -161,8 +160,8 @@ fn start_logs(settings: &Settings, output: &Output, above_prompt: bool) {
 }
 
 /// Whether the messages come from the command line instead of standard input.
-fn is_script(settings: &Settings) -> bool {
-    matches!(settings.role, Role::Caller { script: Some(_), .. })
+fn is_script(role: &Role) -> bool {
+    matches!(role, Role::Caller { script: Some(_), .. })
 }
 
 fn kind(role: &Role) -> Kind {

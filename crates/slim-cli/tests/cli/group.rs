@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::support::{OTHER_SECRET, Slim, TestNode, app, apps};
+use super::support::{OTHER_SECRET, SECRET, Slim, TestNode, app, apps, command};
 
 const MODERATOR: &str = "a/b/moderator";
 
@@ -36,8 +36,9 @@ fn group(node: &TestNode, participants: usize, options: &str) -> (Slim, Vec<Slim
     (moderator, clients)
 }
 
-fn left(event: &Value, name: &str, change: &str) -> bool {
-    event["change"] == change && app(&event["name"]) == name
+/// Whether this is about that member and that change.
+fn is_change(event: &Value, name: &str, change: &str) -> bool {
+    event["event"] == "participant" && event["change"] == change && app(&event["name"]) == name
 }
 
 #[test]
@@ -55,8 +56,8 @@ fn everybody_gets_everything_once_and_in_order() {
         members.append(&mut clients);
         for member in &mut members {
             for line in 0..20 {
-                let outcome = member.expect("delivered");
-                assert_eq!(outcome["line"], line);
+                let outcome = member.outcome(line);
+                assert_eq!(outcome["event"], "delivered");
                 assert_eq!(outcome["members"].as_array().unwrap().len(), 2);
             }
         }
@@ -225,10 +226,10 @@ fn a_participant_that_is_killed_is_told_and_what_it_misses_is_lost() {
     killed.signal(Signal::KILL);
     assert_eq!(killed.exit().status, None);
     moderator.type_line("one is gone");
-    let lost = moderator.expect("lost");
-    assert_eq!(lost["line"], 1);
+    let lost = moderator.outcome(1);
+    assert_eq!(lost["event"], "lost");
     assert_eq!(apps(&lost["members"]), ["a/b/client-2"]);
-    moderator.expect_where("participant", |event| left(event, "a/b/client-2", "offline"));
+    moderator.told("offline", |event| is_change(event, "a/b/client-2", "offline"));
     clients[0].expect_message("one is gone");
     moderator.type_line("/who");
     let who = moderator.expect("who");
@@ -242,29 +243,27 @@ fn a_participant_that_is_killed_is_told_and_what_it_misses_is_lost() {
     assert_eq!(offline, ["a/b/client-2"]);
     moderator.type_line("the others go on");
     clients[0].expect_message("the others go on");
-    assert_eq!(
-        apps(&moderator.expect_where("lost", |lost| lost["line"] == 2)["members"]),
-        ["a/b/client-2"]
-    );
+    assert_eq!(apps(&moderator.outcome(2)["members"]), ["a/b/client-2"]);
 }
 
 #[test]
 fn participants_leave_in_every_way() {
     let node = TestNode::start();
-    let (mut moderator, mut clients) = group(&node, 5, "");
+    let (mut moderator, mut clients) = group(&node, 6, "");
     let leavers = clients.split_off(1);
     for (mut leaver, name) in leavers.into_iter().zip(2..) {
         match name {
             2 => leaver.type_line("Exit"),
             3 => leaver.type_line("/leave"),
             4 => leaver.signal(Signal::INT),
+            5 => leaver.signal(Signal::HUP),
             _ => leaver.signal(Signal::TERM),
         }
         assert_eq!(leaver.expect("closed")["reason"], "left");
         assert_eq!(leaver.exit_well(), Vec::<Value>::new(), "closed is the last event");
         let name = format!("a/b/client-{name}");
         for member in [&mut moderator, &mut clients[0]] {
-            member.expect_where("participant", |event| left(event, &name, "left"));
+            member.expect_where("participant", |event| is_change(event, &name, "left"));
         }
     }
     moderator.type_line("two are left");
@@ -317,7 +316,7 @@ fn exit_waits_for_the_outcomes() {
         assert_eq!(clients[0].expect("message")["payload"], format!("line {i}"));
     }
     for i in 0..50 {
-        assert_eq!(moderator.expect("delivered")["line"], i);
+        assert_eq!(moderator.outcome(i)["event"], "delivered");
     }
     assert_eq!(moderator.expect("closed")["reason"], "left");
     assert_eq!(moderator.exit_well(), Vec::<Value>::new());
@@ -337,15 +336,15 @@ fn members_are_invited_and_removed_in_order() {
     assert_eq!((&invite["name"], &invite["outcome"]), (&"a/b/late".into(), &"joined".into()));
     late.expect("session");
     late.expect_message("hello late");
-    clients[0].expect_where("participant", |event| left(event, "a/b/late", "joined"));
+    clients[0].expect_where("participant", |event| is_change(event, "a/b/late", "joined"));
     clients[0].expect_message("hello late");
     assert_eq!(clients[0].expect("closed")["reason"], "removed");
     let rest = clients.pop().unwrap().exit_well();
     assert_eq!(rest, Vec::<Value>::new());
-    late.expect_where("participant", |event| left(event, "a/b/client-1", "left"));
+    late.expect_where("participant", |event| is_change(event, "a/b/client-1", "left"));
     late.expect_message("only for late");
-    moderator.expect_where("participant", |event| left(event, "a/b/client-1", "removed"));
     let who = moderator.expect("who");
+    moderator.told("removed", |event| is_change(event, "a/b/client-1", "removed"));
     let names: Vec<Value> =
         who["members"].as_array().unwrap().iter().map(|member| member["name"].clone()).collect();
     assert_eq!(apps(&names.into()), ["a/b/late", MODERATOR]);
@@ -401,4 +400,39 @@ fn a_second_signal_ends_at_once() {
     client.signal(Signal::TERM);
     client.exit().assert_failed(1, "interrupted");
     moderator.signal(Signal::KILL);
+}
+
+#[test]
+fn variables_are_as_good_as_options() {
+    let node = TestNode::start();
+    let clients = [participant(&node, "a/b/client-1"), participant(&node, "a/b/client-2")];
+    let mut command = command();
+    command
+        .arg("group")
+        .env("SLIM_LOCAL", MODERATOR)
+        .env("SLIM_REMOTE", "a/b/chat")
+        .env("SLIM_INVITES", " a/b/client-1  a/b/client-2 ")
+        .env("SLIM_SLIM", json!({"endpoint": node.url(), "tls": {"insecure": true}}).to_string())
+        .env("SLIM_SHARED_SECRET", SECRET)
+        .env("SLIM_ENABLE_MLS", "true")
+        .env("SLIM_OUTPUT", "json");
+    let mut moderator = Slim::spawn(command);
+    assert_eq!(moderator.expect("session")["mls"], true);
+    for _ in 0..2 {
+        assert_eq!(moderator.expect("invite")["outcome"], "joined");
+    }
+    moderator.end_input();
+    moderator.exit_well();
+    for client in clients {
+        client.exit_well();
+    }
+}
+
+#[test]
+fn an_option_wins_over_its_variable() {
+    let node = TestNode::start();
+    let mut client = Slim::start_with(&node, "group --local a/b/client", |command| {
+        command.env("SLIM_LOCAL", "a/b/other").env("SLIM_SLIM", "http://127.0.0.1:9");
+    });
+    assert_eq!(app(&client.expect("connected")["name"]), "a/b/client");
 }

@@ -1,7 +1,11 @@
 //! What can go wrong with a line.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::support::{SECRET, Slim, TestNode, command};
 
@@ -107,4 +111,66 @@ fn a_closed_standard_output_ends_it() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
+
+#[test]
+fn nobody_reads_and_it_can_still_be_ended() {
+    let node = TestNode::start();
+    let mut command = command();
+    command
+        .args(["group", "--local", "a/b/client", "--slim", &node.url(), "--output", "json"])
+        .args(["--shared-secret", SECRET])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let _never_read = child.stdout.take();
+    let line = "group --local a/b/moderator --remote a/b/chat --invites a/b/client --timeout 5";
+    let mut moderator = Slim::start(&node, line);
+    moderator.expect_where("invite", |invite| invite["outcome"] == "joined");
+    // Far more than a pipe holds.
+    for _ in 0..2000 {
+        moderator.type_line(&"x".repeat(100));
+    }
+    for line in 0..2000 {
+        assert_eq!(moderator.outcome(line)["event"], "delivered", "others do not notice");
+    }
+    let pid = Pid::from_child(&child);
+    let (ended, wait) = channel();
+    std::thread::spawn(move || ended.send(child.wait().unwrap()));
+    // Two signals that come too close count as one, so more are sent.
+    let mut signals = 0;
+    let status = loop {
+        kill_process(pid, Signal::TERM).unwrap();
+        signals += 1;
+        match wait.recv_timeout(Duration::from_millis(200)) {
+            Ok(status) => break status,
+            Err(_) => assert!(signals < 100, "it does not end"),
+        }
+    };
+    assert_eq!(status.code(), Some(1));
+}
+
+#[test]
+fn logs_hold_neither_secrets_nor_tokens_nor_payloads() {
+    let node = TestNode::start();
+    let log = |command: &mut Command| {
+        command.env("SLIM_LOG", "trace");
+    };
+    let mut client = Slim::start_with(&node, "group --local a/b/client", log);
+    client.expect("waiting");
+    let line = "group --local a/b/moderator --remote a/b/chat --invites a/b/client --enable-mls";
+    let mut moderator = Slim::start_with(&node, line, log);
+    moderator.type_line("the payload");
+    client.expect_message("the payload");
+    moderator.end_input();
+    // How the claims of a token begin, in base64.
+    let claims = "eyJwdWJrZXki";
+    for slim in [moderator, client] {
+        let stderr = slim.exit().stderr;
+        assert!(stderr.contains("TRACE") && stderr.contains("slim_client"), "{stderr}");
+        for secret in ["the payload", SECRET, claims] {
+            assert!(!stderr.contains(secret), "{secret}: {stderr}");
+        }
+    }
 }

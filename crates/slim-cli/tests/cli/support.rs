@@ -206,16 +206,22 @@ impl Slim {
         }
     }
 
-    /// Waits for what became of this line, unless it was passed over already.
+    /// What became of this line, whether it was passed over already or is to come.
     pub(crate) fn outcome(&mut self, line: u64) -> Value {
-        let is_outcome = |event: &Value| {
+        self.told("outcome", |event| {
             (event["event"] == "delivered" || event["event"] == "lost") && event["line"] == line
-        };
-        let seen = self.seen.iter().map(|line| serde_json::from_str(line).unwrap());
-        if let Some(event) = seen.into_iter().find(is_outcome) {
-            return event;
+        })
+    }
+
+    /// The first event of which this is true, whether it was passed over already or
+    /// is to come.
+    pub(crate) fn told(&mut self, awaited: &str, is: impl Fn(&Value) -> bool) -> Value {
+        let seen: Vec<Value> =
+            self.seen.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        match seen.into_iter().find(&is) {
+            Some(event) => event,
+            None => self.expect_any(awaited, is),
         }
-        self.expect_any("outcome", is_outcome)
     }
 
     /// Waits for a message with this payload, passing over others.
