@@ -99,6 +99,7 @@ struct Common {
     #[arg(
         long,
         env = "SLIM_SLIM",
+        hide_env_values = true,
         value_name = "NODE",
         default_value = "http://127.0.0.1:46357",
         value_parser = node_option::parse

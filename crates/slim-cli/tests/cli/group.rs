@@ -436,3 +436,47 @@ fn an_option_wins_over_its_variable() {
     });
     assert_eq!(app(&client.expect("connected")["name"]), "a/b/client");
 }
+
+#[test]
+fn who_is_invited_twice_at_once_joins_once() {
+    let node = TestNode::start();
+    let mut client = participant(&node, "a/b/client");
+    let mut moderator = moderator(&node, &["a/b/client", "a/b/client"], "--enable-mls");
+    for _ in 0..2 {
+        assert_eq!(moderator.expect("invite")["outcome"], "joined");
+    }
+    moderator.type_line("/who");
+    assert_eq!(moderator.expect("who")["members"].as_array().unwrap().len(), 2);
+    moderator.type_line("hello");
+    client.expect_message("hello");
+    moderator.end_input();
+    moderator.exit_well();
+    let rest = client.exit_well();
+    assert!(rest.iter().all(|event| event["event"] != "session" && event["event"] != "message"));
+}
+
+#[test]
+fn an_invitee_may_start_after_its_invitation() {
+    let node = TestNode::start();
+    let options = "--timeout 0.5 --max-retries 100";
+    let mut moderator = moderator(&node, &["a/b/late"], options);
+    moderator.expect("session");
+    let mut late = participant(&node, "a/b/late");
+    late.expect("session");
+    assert_eq!(moderator.expect("invite")["outcome"], "joined");
+}
+
+#[test]
+fn a_participant_is_in_one_group_only() {
+    let node = TestNode::start();
+    let (mut moderator, mut clients) = group(&node, 1, "");
+    let line = "group --local a/b/other --remote a/b/party --invites a/b/client-1";
+    let mut other = Slim::start(&node, line);
+    other.expect_where("participant", |event| is_change(event, "a/b/client-1", "left"));
+    moderator.type_line("still with us?");
+    clients[0].expect_message("still with us?");
+    // What is turned away is a warning.
+    clients[0].type_line("exit");
+    let exit = clients.pop().unwrap().exit();
+    assert_eq!((exit.status, exit.stderr.lines().count()), (Some(0), 1), "{exit:?}");
+}
