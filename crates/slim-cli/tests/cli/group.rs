@@ -391,7 +391,7 @@ fn a_second_signal_ends_at_once() {
     let (moderator, mut clients) = group(&node, 1, "--timeout 60");
     let mut client = clients.pop().unwrap();
     // It neither acknowledges the line nor answers the leaving.
-    moderator.signal(Signal::STOP);
+    moderator.freeze();
     client.type_line("never acknowledged");
     client.type_line("/who");
     client.expect("who");
@@ -399,7 +399,6 @@ fn a_second_signal_ends_at_once() {
     assert_eq!(client.expect("lost")["line"], 0, "the first signal does not wait for outcomes");
     client.signal(Signal::TERM);
     client.exit().assert_failed(1, "interrupted");
-    moderator.signal(Signal::KILL);
 }
 
 #[test]
