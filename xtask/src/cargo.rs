@@ -46,6 +46,18 @@ pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
     String::from_utf8(output.stdout).context("output that is not UTF-8")
 }
 
+/// The folder that everything is built in.
+///
+/// # Errors
+/// If cargo does not tell.
+pub(crate) fn target_folder() -> anyhow::Result<PathBuf> {
+    let args = ["metadata", "--locked", "--no-deps", "--format-version=1"];
+    let metadata = output(&mut command(&args))?;
+    let metadata: Value = serde_json::from_str(&metadata).context("cargo's metadata")?;
+    let folder = metadata["target_directory"].as_str().context("no target directory")?;
+    Ok(folder.into())
+}
+
 /// A command as one would type it.
 pub(crate) fn shown(command: &Command) -> String {
     let program = Path::new(command.get_program());

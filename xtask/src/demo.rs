@@ -5,25 +5,25 @@
 //! programs and waits, always with a deadline, for what is missing. The programs
 //! end when this process does, whatever way that is (see [`crate::launch`]).
 
-mod child;
 mod conversation;
 mod event;
 mod interactive;
-mod node;
 mod screen;
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use self::child::{Child, Output};
-use self::conversation::{Conversation, MemberId, some_of};
+use self::conversation::{Conversation, MemberId};
 use self::event::Event;
-use self::node::Node;
 use self::screen::Screen;
 use crate::cargo::Programs;
+use crate::child::{Child, Output};
+use crate::difference::some_of;
+use crate::node::{Node, program};
 
 /// Arguments of `demo`.
 #[derive(Debug, clap::Args)]
@@ -55,6 +55,9 @@ struct Plan {
 
 const CHANNEL: &str = "agntcy/ns/chat";
 const MODERATOR: &str = "moderator";
+
+/// Only ever used on the loopback interface, for as long as the demo runs.
+const SECRET: &str = "the-secret-of-a-conversation-that-everybody-may-hear";
 
 /// Until a step is done, and how much longer it may take for each member: on a
 /// busy machine they share one processor.
@@ -121,9 +124,23 @@ impl Plan {
     }
 }
 
+/// A node on a free port.
+fn start_node(programs: &Programs) -> anyhow::Result<Node> {
+    Node::start(program(&programs.node).args(["--listen", "127.0.0.1:0"]), None)
+}
+
+/// The command of a member of the group.
+fn member(programs: &Programs, node: &Node, local: &str) -> Command {
+    let mut command = program(&programs.slim);
+    command
+        .args(["group", "--local", local, "--slim", node.address()])
+        .env("SLIM_SHARED_SECRET", SECRET);
+    command
+}
+
 /// The scripted conversation: everything from the first program to the verdict.
 fn play(programs: &Programs, plan: Plan) -> anyhow::Result<()> {
-    let node = Node::start(programs)?;
+    let node = start_node(programs)?;
     let mut stage = Stage::new(plan);
     stage.screen.progress(None, "node", &format!("listening on {}", node.address()));
 
@@ -230,7 +247,7 @@ impl Stage {
     ) -> anyhow::Result<()> {
         let id = self.children.len();
         let sender = self.sender.clone();
-        let mut command = node.member(programs, address);
+        let mut command = member(programs, node, address);
         let child = Child::start(command.args(["--output", "json"]).args(args), move |output| {
             // Nobody listens any more once the demo is over.
             sender.send((id, output)).ok();

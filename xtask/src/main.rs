@@ -7,12 +7,16 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod cargo;
+mod child;
 mod ci;
 mod codegen;
 mod demo;
+mod difference;
 mod image;
+mod interop;
 mod launch;
 mod licences;
+mod node;
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about = "Automation of the project")]
@@ -29,6 +33,8 @@ enum Command {
     Ci,
     /// Check the licences of all dependencies against deny.toml.
     Licences,
+    /// Play conversations together with the reference implementation.
+    Interop(interop::Args),
     /// Run the benchmarks and say where the report is.
     Bench(bench::Args),
     /// Build the container image `slim` from the release programs.
@@ -44,6 +50,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Ci => ci::run(),
         Command::Licences => licences::run(),
+        Command::Interop(args) => interop::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Image => image::run(),
         Command::Codegen(args) => codegen::run(&args),

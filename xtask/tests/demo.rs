@@ -54,7 +54,7 @@ fn a_node_that_cannot_listen_is_told_with_its_reason() {
         "no-node",
         "echo 'cannot listen: address in use' >&2; exit 1",
         "exit 0",
-        &["slim-node does not listen", "cannot listen: address in use"],
+        &["the node does not listen", "cannot listen: address in use"],
     );
 }
 

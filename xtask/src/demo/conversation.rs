@@ -5,12 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::event::{Event, Presence};
+use crate::difference::difference;
 
 /// A member's place in the conversation. The moderator has the last one.
 pub(super) type MemberId = usize;
-
-/// How many missing things are named before "and N more".
-const NAMED: usize = 8;
 
 /// Everything that is known about one run.
 #[derive(Debug)]
@@ -407,38 +405,6 @@ impl Conversation {
 fn percentile(sorted: &[Duration], percent: usize) -> Option<Duration> {
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.max(1) - 1).copied()
-}
-
-/// What `heard` has too little, too much or in the wrong place.
-fn difference(said: &[&str], heard: &[&str]) -> Option<String> {
-    if said == heard {
-        return None;
-    }
-    let count = |list: &[&str], text: &str| list.iter().filter(|one| **one == text).count();
-    let missing: Vec<&str> = said.iter().filter(|text| count(heard, text) == 0).copied().collect();
-    let unknown: Vec<&str> = heard.iter().filter(|text| count(said, text) == 0).copied().collect();
-    let twice: Vec<&str> =
-        said.iter().filter(|text| count(heard, text) > count(said, text)).copied().collect();
-    let mut found = Vec::new();
-    for (what, texts) in [("missing", missing), ("never said", unknown), ("repeated", twice)] {
-        if !texts.is_empty() {
-            found.push(format!("{what}: {}", some_of(&texts)));
-        }
-    }
-    if found.is_empty() {
-        found.push(format!("order changed: {}", some_of(heard)));
-    }
-    Some(found.join("; "))
-}
-
-/// The first few of a list that may be long.
-pub(super) fn some_of(texts: &[impl AsRef<str>]) -> String {
-    let mut shown: Vec<String> =
-        texts.iter().take(NAMED).map(|text| text.as_ref().to_owned()).collect();
-    if texts.len() > NAMED {
-        shown.push(format!("and {} more", texts.len() - NAMED));
-    }
-    shown.join(", ")
 }
 
 #[cfg(test)]

@@ -6,14 +6,13 @@ use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 
-use super::child::{Child, Output};
 use super::event::Event;
-use super::node::Node;
-use super::{MODERATOR, OUTPUTS, Plan};
+use super::{MODERATOR, OUTPUTS, Plan, member, start_node};
 use crate::cargo::Programs;
+use crate::child::{Child, Output};
 
 pub(super) fn run(programs: &Programs, plan: Plan) -> anyhow::Result<()> {
-    let node = Node::start(programs)?;
+    let node = start_node(programs)?;
     let names: Vec<(String, String)> = plan.members().collect();
     let (sender, outputs) = mpsc::sync_channel(OUTPUTS);
     let sink = |id: usize| {
@@ -26,7 +25,7 @@ pub(super) fn run(programs: &Programs, plan: Plan) -> anyhow::Result<()> {
 
     let mut clients = Vec::new();
     for (id, (_, address)) in names.iter().take(plan.clients).enumerate() {
-        let mut command = node.member(programs, address);
+        let mut command = member(programs, &node, address);
         clients.push(Child::start(command.args(["--output", "json"]), sink(id))?);
     }
     let deadline = Instant::now() + plan.step_timeout();
@@ -42,7 +41,7 @@ pub(super) fn run(programs: &Programs, plan: Plan) -> anyhow::Result<()> {
     }
     println!("{} clients wait at {}; you are the moderator", clients.len(), node.address());
 
-    let mut command = node.member(programs, &names[plan.clients].1);
+    let mut command = member(programs, &node, &names[plan.clients].1);
     command.args(plan.moderator_args());
     let mut moderator = Child::start_on_terminal(&mut command, sink(plan.clients))?;
     let mut running = clients.len();

@@ -1,6 +1,7 @@
-//! The node of the demo, and how members reach it.
+//! A node as a child, and what all children have in common.
 
 use std::env;
+use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::{self, Receiver};
@@ -8,8 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 
-use super::child::{Child, Output};
-use crate::cargo::Programs;
+use crate::child::{Child, Output};
 use crate::launch;
 
 /// Until the node listens, and until it has ended.
@@ -19,29 +19,30 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// ones would wait in the pipe.
 const OUTPUTS: usize = 16;
 
-/// Only ever used on the loopback interface, for as long as the demo runs.
-const SECRET: &str = "the-secret-of-a-conversation-that-everybody-may-hear";
-
 /// A running node.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(crate) struct Node {
     child: Child,
     outputs: Receiver<Output>,
     address: String,
 }
 
 impl Node {
-    /// Starts it on a free port.
+    /// Starts it, and waits until it says where it listens. What it logs goes to
+    /// the file, if there is one.
     ///
     /// # Errors
-    /// If it does not say where it listens; with the end of its stderr.
-    pub(super) fn start(programs: &Programs) -> anyhow::Result<Self> {
+    /// If it does not say so; with the end of its stderr.
+    pub(crate) fn start(command: &mut Command, log: Option<File>) -> anyhow::Result<Self> {
         let (sender, outputs) = mpsc::sync_channel(OUTPUTS);
-        let mut command = program(&programs.node);
-        let mut child = Child::start(command.args(["--listen", "127.0.0.1:0"]), move |output| {
+        let sink = move |output| {
             // Nobody listens any more once the node is dropped.
             sender.send(output).ok();
-        })?;
+        };
+        let mut child = match log {
+            Some(log) => Child::start_logged(command, log, sink)?,
+            None => Child::start(command, sink)?,
+        };
         match outputs.recv_timeout(TIMEOUT) {
             Ok(Output::Line(line)) if line.starts_with("listening on ") => {
                 let address = line["listening on ".len()..].to_owned();
@@ -49,30 +50,21 @@ impl Node {
             }
             other => {
                 let (status, stderr) = child.end()?;
-                bail!("slim-node does not listen: {other:?}, {status}\n{}", stderr.join("\n"))
+                bail!("the node does not listen: {other:?}, {status}\n{}", stderr.join("\n"))
             }
         }
     }
 
     /// Where it listens.
-    pub(super) fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         &self.address
-    }
-
-    /// The command of a member of a group.
-    pub(super) fn member(&self, programs: &Programs, local: &str) -> Command {
-        let mut command = program(&programs.slim);
-        command
-            .args(["group", "--local", local, "--slim", &self.address])
-            .env("SLIM_SHARED_SECRET", SECRET);
-        command
     }
 
     /// Asks it to end and waits until it has.
     ///
     /// # Errors
     /// If it does not, or with another status than 0; with the end of its stderr.
-    pub(super) fn stop(mut self) -> anyhow::Result<()> {
+    pub(crate) fn stop(mut self) -> anyhow::Result<()> {
         self.child.terminate();
         let ended = loop {
             match self.outputs.recv_timeout(TIMEOUT) {
@@ -83,14 +75,14 @@ impl Node {
         };
         let (status, stderr) = self.child.end().context("the node")?;
         let stderr = stderr.join("\n");
-        ensure!(ended, "slim-node still runs {TIMEOUT:?} after SIGTERM\n{stderr}");
-        ensure!(status.success(), "slim-node ended with {status}\n{stderr}");
+        ensure!(ended, "the node still runs {TIMEOUT:?} after SIGTERM\n{stderr}");
+        ensure!(status.success(), "the node ended with {status}\n{stderr}");
         Ok(())
     }
 }
 
 /// A program that ends with us, and that our own environment does not influence.
-fn program(path: &Path) -> Command {
+pub(crate) fn program(path: &Path) -> Command {
     let mut command = launch::command(path);
     for (name, _) in env::vars_os() {
         if name == "RUST_LOG" || name.to_string_lossy().starts_with("SLIM_") {

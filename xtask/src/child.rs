@@ -1,6 +1,7 @@
-//! The programs of the demo: started, read line by line, ended.
+//! Programs that are started, read line by line, and ended.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{self, ChildStdin, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
@@ -13,7 +14,7 @@ const STDERR_TAIL: usize = 20;
 
 /// What a child does, seen from outside.
 #[derive(Debug)]
-pub(super) enum Output {
+pub(crate) enum Output {
     /// A line on stdout.
     Line(String),
     /// It has ended; [`Child::end`] returns at once.
@@ -22,7 +23,7 @@ pub(super) enum Output {
 
 /// A running program. Killed when dropped.
 #[derive(Debug)]
-pub(super) struct Child {
+pub(crate) struct Child {
     process: process::Child,
     stdin: Option<ChildStdin>,
     /// The last lines of stderr, once it is closed.
@@ -34,7 +35,7 @@ impl Child {
     ///
     /// # Errors
     /// If it cannot be started.
-    pub(super) fn start(
+    pub(crate) fn start(
         command: &mut Command,
         sink: impl Fn(Output) + Send + 'static,
     ) -> anyhow::Result<Self> {
@@ -42,11 +43,24 @@ impl Child {
         Self::watch(command, sink)
     }
 
+    /// As [`Self::start`], but all of its stderr goes to a file.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub(crate) fn start_logged(
+        command: &mut Command,
+        log: File,
+        sink: impl Fn(Output) + Send + 'static,
+    ) -> anyhow::Result<Self> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+        Self::watch(command, sink)
+    }
+
     /// Starts a program that has the terminal to itself.
     ///
     /// # Errors
     /// If it cannot be started.
-    pub(super) fn start_on_terminal(
+    pub(crate) fn start_on_terminal(
         command: &mut Command,
         sink: impl Fn(Output) + Send + 'static,
     ) -> anyhow::Result<Self> {
@@ -80,20 +94,30 @@ impl Child {
     ///
     /// # Errors
     /// If it no longer reads.
-    pub(super) fn write_line(&mut self, line: &str) -> anyhow::Result<()> {
+    pub(crate) fn write_line(&mut self, line: &str) -> anyhow::Result<()> {
         let stdin = self.stdin.as_mut().context("stdin is closed")?;
         writeln!(stdin, "{line}").and_then(|()| stdin.flush()).context("writing to its stdin")
     }
 
     /// Closes its stdin: the end of the input.
-    pub(super) fn close_stdin(&mut self) {
+    pub(crate) fn close_stdin(&mut self) {
         self.stdin = None;
     }
 
+    /// Its stdin, to be written to by somebody who may be kept waiting.
+    pub(crate) fn take_stdin(&mut self) -> Option<ChildStdin> {
+        self.stdin.take()
+    }
+
     /// Asks it to end.
-    pub(super) fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
         // An error means that it has ended already.
-        kill_process(pid(&self.process), Signal::TERM).ok();
+        kill_process(pid(&self.process), signal).ok();
     }
 
     /// Its status and the last lines of its stderr. Kills it if it still runs:
@@ -101,7 +125,7 @@ impl Child {
     ///
     /// # Errors
     /// If the system does not tell.
-    pub(super) fn end(&mut self) -> anyhow::Result<(ExitStatus, Vec<String>)> {
+    pub(crate) fn end(&mut self) -> anyhow::Result<(ExitStatus, Vec<String>)> {
         self.stdin = None;
         let status = match self.process.try_wait().context("asking for the exit status")? {
             Some(status) => status,

@@ -1,0 +1,163 @@
+//! What is played: each case is a function, and a list of casts to play it with.
+
+mod calls;
+mod endings;
+mod faults;
+mod groups;
+mod invites;
+
+use super::cast::{Cast, Ours, Side, Theirs, calls, groups, with_and_without_mls};
+use super::stage::Stage;
+
+/// Something that both implementations have to get right together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Case {
+    pub(super) name: &'static str,
+    /// In one sentence.
+    pub(super) about: &'static str,
+    /// It mostly waits, half a minute and more, so it is played beside the others.
+    pub(super) is_slow: bool,
+    pub(super) casts: fn() -> Vec<Cast>,
+    pub(super) play: fn(&mut Stage<'_>) -> anyhow::Result<()>,
+}
+
+/// All of them, in the order of the table.
+pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "group",
+        about: "everybody speaks and hears everybody; then the moderator closes",
+        is_slow: false,
+        casts: || with_and_without_mls(groups(&Side::BOTH, &[Ours, Theirs])),
+        play: groups::all_to_all,
+    },
+    Case {
+        name: "one by one",
+        about: "eight join one after another, and hear what is said from then on",
+        is_slow: false,
+        casts: || {
+            let eight = [Ours, Theirs, Theirs, Ours, Ours, Theirs, Theirs, Ours];
+            with_and_without_mls(groups(&Side::BOTH, &eight))
+        },
+        play: invites::one_by_one,
+    },
+    Case {
+        name: "at once",
+        about: "six are invited at the same time",
+        is_slow: false,
+        casts: || {
+            let six = [Ours, Theirs, Theirs, Ours, Ours, Theirs];
+            with_and_without_mls(groups(&Side::BOTH, &six))
+        },
+        play: invites::at_once,
+    },
+    Case {
+        name: "again",
+        about: "members are invited again, and nothing changes",
+        is_slow: false,
+        casts: || with_and_without_mls(groups(&[Ours], &[Ours, Theirs])),
+        play: invites::again,
+    },
+    Case {
+        name: "nobody",
+        about: "a name that nobody has is invited together with others, who join",
+        is_slow: false,
+        casts: || with_and_without_mls(groups(&Side::BOTH, &[Ours, Theirs])),
+        play: invites::nobody,
+    },
+    Case {
+        name: "remove",
+        about: "one of each kind is removed, and joins again as a new instance",
+        is_slow: false,
+        casts: || with_and_without_mls(groups(&Side::BOTH, &[Ours, Theirs, Ours, Theirs])),
+        play: endings::remove,
+    },
+    Case {
+        name: "leave",
+        about: "one of each kind leaves",
+        is_slow: false,
+        casts: || with_and_without_mls(groups(&Side::BOTH, &[Ours, Theirs, Ours, Theirs])),
+        play: endings::leave,
+    },
+    Case {
+        name: "call",
+        about: "point-to-point: both speak, the caller ends it",
+        is_slow: false,
+        casts: || with_and_without_mls(calls(&Side::BOTH)),
+        play: calls::both_speak,
+    },
+    Case {
+        name: "echo",
+        about: "point-to-point: everything comes back, the listener ends it",
+        is_slow: false,
+        casts: || with_and_without_mls(calls(&Side::BOTH)),
+        play: calls::echo,
+    },
+    Case {
+        name: "anycast",
+        about: "calls to a name with three instances stay with the one that answered",
+        is_slow: false,
+        casts: || {
+            let three = |cast: Cast| {
+                let listener = cast.moderator.other();
+                Cast { others: vec![Ours, Theirs, listener], ..cast }
+            };
+            with_and_without_mls(calls(&Side::BOTH).into_iter().map(three))
+        },
+        play: calls::anycast,
+    },
+    Case {
+        name: "payloads",
+        about: "1 byte to 1 MiB, text and not; empty, with type and metadata from the reference",
+        is_slow: false,
+        casts: || with_and_without_mls(groups(&Side::BOTH, &[Ours, Theirs])),
+        play: groups::payloads,
+    },
+    Case {
+        name: "burst",
+        about: "four members say 500 lines each at once",
+        is_slow: false,
+        casts: || {
+            let balanced = |cast: Cast| {
+                let others = vec![cast.moderator.other(), Ours, Theirs];
+                Cast { others, ..cast }
+            };
+            with_and_without_mls(groups(&Side::BOTH, &[]).into_iter().map(balanced))
+        },
+        play: groups::burst,
+    },
+    Case {
+        name: "node restarts",
+        about: "the node is stopped and started again in mid conversation",
+        is_slow: false,
+        casts: || with_and_without_mls(groups(&Side::BOTH, &[Ours, Theirs])),
+        play: faults::node_restarts,
+    },
+    Case {
+        name: "node crashes",
+        about: "the node is killed and started again in mid conversation",
+        is_slow: false,
+        casts: || with_and_without_mls(groups(&Side::BOTH, &[Ours, Theirs])),
+        play: faults::node_crashes,
+    },
+    Case {
+        name: "wrong secret",
+        about: "who has another secret does not get in, and keeps nobody else out",
+        is_slow: false,
+        casts: || with_and_without_mls(groups(&Side::BOTH, &[Ours, Theirs])),
+        play: faults::wrong_secret,
+    },
+    Case {
+        name: "enforce",
+        about: "the reference checks identities as strictly as it can",
+        is_slow: false,
+        casts: || with_and_without_mls(groups(&Side::BOTH, &[Ours, Theirs, Ours, Theirs])),
+        play: groups::enforced,
+    },
+    Case {
+        name: "pause",
+        about: "one of each kind stands still for half a minute: offline, and online again",
+        is_slow: true,
+        casts: || with_and_without_mls(groups(&[Ours], &[Ours, Theirs, Theirs])),
+        play: faults::pause,
+    },
+];

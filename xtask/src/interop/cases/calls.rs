@@ -1,0 +1,98 @@
+//! Point-to-point sessions.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, ensure};
+
+use super::{Ours, Stage};
+use crate::interop::member::MemberId;
+use crate::interop::stage::{Part, address};
+
+/// Whom everybody calls.
+const BOB: &str = "bob";
+
+/// Both speak in turn; then the caller hangs up.
+pub(super) fn both_speak(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let listener = start_listener(stage, 0, true)?;
+    let caller = start_caller(stage, "alice")?;
+    stage.all_have(&[listener, caller], "session")?;
+    stage.converse(&[caller, listener], 5)?;
+    stage.leave(caller, &[])?;
+    stage.ended_because(caller, "left")?;
+    stage.all_have(&[listener], "closed")?;
+    stage.ended_because(listener, "peer_left")
+}
+
+/// The listener sends everything back, and hangs up in the end.
+pub(super) fn echo(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let listener = start_listener(stage, 0, false)?;
+    let caller = start_caller(stage, "alice")?;
+    stage.all_have(&[listener, caller], "session")?;
+    for _ in 0..5 {
+        stage.call_out(caller, listener)?;
+        stage.all_heard()?;
+    }
+    // Several on their way at once.
+    for _ in 0..20 {
+        stage.call_out(caller, listener)?;
+    }
+    stage.all_heard()?;
+    stage.leave(listener, &[caller])?;
+    stage.ended_because(caller, "peer_left")
+}
+
+/// Several instances of one name: each call is answered by one of them, and stays
+/// with it while others begin and end.
+pub(super) fn anycast(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let listeners = (0..stage.cast.others.len())
+        .map(|index| start_listener(stage, index, false))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let mut calls = Vec::new();
+    for number in 1..=2 * listeners.len() {
+        let caller = start_caller(stage, &format!("alice-{number}"))?;
+        let peer = peer(stage, caller)?;
+        ensure!(listeners.contains(&peer), "somebody else answered");
+        calls.push((caller, peer));
+        for &(caller, peer) in &calls {
+            stage.call_out(caller, peer)?;
+            stage.all_heard()?;
+        }
+    }
+    let answered: BTreeSet<MemberId> = calls.iter().map(|&(_, peer)| peer).collect();
+    ensure!(
+        stage.cast.node != Ours || answered.len() == listeners.len(),
+        "only {} of {} instances were called",
+        answered.len(),
+        listeners.len()
+    );
+    while let Some((caller, _)) = calls.pop() {
+        stage.leave(caller, &[])?;
+        for &(caller, peer) in &calls {
+            stage.call_out(caller, peer)?;
+        }
+        stage.all_heard()?;
+    }
+    Ok(())
+}
+
+fn start_listener(stage: &mut Stage<'_>, index: usize, no_echo: bool) -> anyhow::Result<MemberId> {
+    let side = stage.cast.others[index];
+    let label = format!("{BOB}-{}", index + 1);
+    let part = Part { app: BOB, no_echo, ..Part::listener(side, &label) };
+    let listener = stage.start(&part)?;
+    stage.all_have(&[listener], "waiting")?;
+    Ok(listener)
+}
+
+fn start_caller(stage: &mut Stage<'_>, label: &str) -> anyhow::Result<MemberId> {
+    let peer = address(BOB);
+    stage.start(&Part::caller(stage.cast.moderator, label, &peer, stage.cast.mls))
+}
+
+/// Who answered the call.
+fn peer(stage: &mut Stage<'_>, caller: MemberId) -> anyhow::Result<MemberId> {
+    stage.all_have(&[caller], "session")?;
+    let session = stage.member(caller).events("session").last().context("no session")?;
+    let peer = session.text("peer").to_owned();
+    stage.named(&peer).with_context(|| format!("nobody is called {peer}"))
+}

@@ -1,0 +1,89 @@
+//! Whole groups: everybody speaks.
+
+use serde_json::{Value, json};
+
+use super::{Ours, Stage, Theirs};
+use crate::interop::member::text_of;
+
+/// A few rounds, the same group in everybody's eyes, and the end.
+pub(super) fn all_to_all(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let (moderator, participants) = stage.group()?;
+    let everybody = [&participants[..], &[moderator]].concat();
+    stage.converse(&everybody, 5)?;
+    for &id in &everybody {
+        stage.sees(id, &everybody)?;
+    }
+    stage.close(moderator, &participants)
+}
+
+/// The same with a reference that checks identities as strictly as it can, and with
+/// changes to the group.
+pub(super) fn enforced(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    stage.identity_binding = "enforce";
+    let participants = stage.participants()?;
+    let (late, first) = participants.split_last().expect("the cast has four");
+    let moderator = stage.moderator(first)?;
+    stage.converse(&[first, &[moderator]].concat(), 2)?;
+    stage.invite(moderator, *late)?;
+    stage.converse(&[&participants[..], &[moderator]].concat(), 2)?;
+    stage.remove(moderator, participants[0])?;
+    stage.remove(moderator, participants[1])?;
+    stage.converse(&[&participants[2..], &[moderator]].concat(), 2)?;
+    stage.close(moderator, &participants[2..])
+}
+
+/// What members say in a burst.
+const BURST: usize = 500;
+
+/// Everybody says everything at once.
+pub(super) fn burst(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let (moderator, participants) = stage.group()?;
+    let everybody = [&participants[..], &[moderator]].concat();
+    for _ in 0..BURST {
+        for &id in &everybody {
+            stage.say(id, &everybody)?;
+        }
+    }
+    stage.all_heard()?;
+    stage.close(moderator, &participants)
+}
+
+/// As large as the payloads get here.
+const LARGE: usize = 1 << 20;
+
+/// Bytes that are not text, and how they are told.
+const BYTES: (&[u8], &str) = (b"\xff\xfe\0", "base64://4A");
+
+/// Payloads of all sizes; of the reference also an empty one, payload types and
+/// metadata, which `slim` shows but cannot send.
+pub(super) fn payloads(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let (moderator, participants) = stage.group()?;
+    let everybody = [&participants[..], &[moderator]].concat();
+    for &id in &everybody {
+        match stage.member(id).side {
+            Ours => {
+                stage.say_as(id, &everybody, b"x", "x".to_owned())?;
+                stage.say_as(id, &everybody, BYTES.0, BYTES.1.to_owned())?;
+                let large = "zw\u{f6}lf ".repeat(LARGE / 7);
+                stage.say_as(id, &everybody, large.as_bytes(), text_of(&large, "", ""))?;
+            }
+            Theirs => {
+                let large = "zw\u{f6}lf ".repeat(LARGE / 7);
+                let metadata = json!({"answer": "42", "zw\u{f6}lf": "12"});
+                for (wanted, payload) in [
+                    (json!({"text": ""}), ""),
+                    (json!({"text": "x", "payload_type": "text/plain"}), "x"),
+                    (json!({"bytes": BYTES.0, "metadata": metadata}), BYTES.1),
+                    (json!({"text": large, "payload_type": "large", "metadata": metadata}), &large),
+                ] {
+                    let payload_type = wanted["payload_type"].as_str().unwrap_or_default();
+                    let metadata = wanted.get("metadata").map(Value::to_string);
+                    let text = text_of(payload, payload_type, &metadata.unwrap_or_default());
+                    stage.say_as(id, &everybody, format!("/publish {wanted}").as_bytes(), text)?;
+                }
+            }
+        }
+    }
+    stage.all_heard()?;
+    stage.close(moderator, &participants)
+}
