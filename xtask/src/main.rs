@@ -17,6 +17,7 @@ mod interop;
 mod launch;
 mod licences;
 mod node;
+mod sim;
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about = "Automation of the project")]
@@ -35,6 +36,8 @@ enum Command {
     Licences,
     /// Play conversations together with the reference implementation.
     Interop(interop::Args),
+    /// Play seeds of the simulator: many engines under faults and virtual time.
+    Sim(sim::Args),
     /// Run the benchmarks and say where the report is.
     Bench(bench::Args),
     /// Build the container image `slim` from the release programs.
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Ci => ci::run(),
         Command::Licences => licences::run(),
         Command::Interop(args) => interop::run(&args),
+        Command::Sim(args) => sim::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Image => image::run(),
         Command::Codegen(args) => codegen::run(&args),

@@ -1,4 +1,5 @@
-//! For tests only: a node and its clients in one process.
+//! For tests only: a node and its clients in one process, and in [`sim`] their
+//! engines alone, under a clock that only moves when told.
 //!
 //! Nothing here waits without a deadline: what does not happen within
 //! [`DEADLINE`] fails the test, and says what it was.
@@ -11,6 +12,8 @@ use slim_node::{Node, NodeConfig};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+
+pub mod sim;
 
 /// Everything that a test waits for has to happen within this time.
 pub const DEADLINE: Duration = Duration::from_secs(60);

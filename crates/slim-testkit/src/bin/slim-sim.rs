@@ -1,0 +1,40 @@
+//! Plays seeds of the simulator: `slim-sim FIRST COUNT`. One seed is told in
+//! full, of many the first that does not hold.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that people read")]
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use slim_testkit::sim;
+
+/// Lines of a failing story when many seeds are played; a replay shows all.
+const LAST_LINES: usize = 60;
+
+fn main() -> ExitCode {
+    let numbers: Option<Vec<u64>> = std::env::args().skip(1).map(|arg| arg.parse().ok()).collect();
+    let Some([first, count]) = numbers.as_deref() else {
+        eprintln!("usage: slim-sim FIRST COUNT");
+        return ExitCode::FAILURE;
+    };
+    let started_at = Instant::now();
+    let mut totals = sim::Totals::default();
+    for seed in *first..first.saturating_add(*count) {
+        match sim::run(seed) {
+            Ok(outcome) => {
+                if *count == 1 {
+                    outcome.story.iter().for_each(|line| println!("{line}"));
+                }
+                totals += outcome.totals;
+            }
+            Err(failure) => {
+                let lines = if *count == 1 { usize::MAX } else { LAST_LINES };
+                println!("{}", failure.brief(lines));
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    let took = started_at.elapsed().as_secs_f64();
+    println!("seeds {first} to {}: all holds, {took:.1} s", first + count - 1);
+    println!("{totals}");
+    ExitCode::SUCCESS
+}
