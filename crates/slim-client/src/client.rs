@@ -10,7 +10,7 @@ use slim_session::{Command, CreateError, Done, SessionConfig};
 use tokio::sync::{Mutex, broadcast, mpsc, oneshot};
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 
-use crate::driver::{Answer, Request};
+use crate::driver::{Answer, Invited, Request};
 use crate::{ClientBuilder, Session};
 
 /// Client events that a slow [`ClientEvents`] may be behind; older ones are skipped.
@@ -29,7 +29,7 @@ pub(crate) struct Shared {
     pub(crate) name: Name,
     pub(crate) node: String,
     pub(crate) requests: mpsc::Sender<Request>,
-    pub(crate) invited: Mutex<mpsc::Receiver<Session>>,
+    pub(crate) invited: Mutex<mpsc::Receiver<Invited>>,
     pub(crate) events: broadcast::Sender<ClientEvent>,
 }
 
@@ -93,7 +93,8 @@ impl Client {
     /// The next session that somebody opened with us, in the order of their
     /// welcomes. `None` if the client is closed.
     pub async fn listen_for_session(&self) -> Option<Session> {
-        self.shared.invited.lock().await.recv().await
+        let invited = self.shared.invited.lock().await.recv().await?;
+        Some(Session::new(self.shared.clone(), invited))
     }
 
     /// What happens to the client from now on.

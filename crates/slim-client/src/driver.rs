@@ -56,10 +56,21 @@ pub(crate) enum Answer {
 
 /// What a session's handle says without waiting. Each session says it at most
 /// once per busy time, and once at its end, so the queue is bounded by their number.
-#[derive(Clone, Copy, Debug)]
+/// The queue tells the session from a later one with the same number.
+#[derive(Debug)]
 pub(crate) enum Signal {
-    Drained(SessionId),
-    Dropped(SessionId),
+    Drained(SessionId, Arc<Queue>),
+    Dropped(SessionId, Arc<Queue>),
+}
+
+/// A session of somebody else that waits to be listened for. It holds no handle of
+/// the client, which would keep itself alive.
+#[derive(Debug)]
+pub(crate) struct Invited {
+    pub(crate) info: SessionInfo,
+    pub(crate) events: mpsc::Receiver<SessionEvent>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) signals: mpsc::UnboundedSender<Signal>,
 }
 
 #[derive(Debug)]
@@ -77,13 +88,15 @@ pub(crate) struct Driver {
     requests: mpsc::Receiver<Request>,
     signals: mpsc::UnboundedReceiver<Signal>,
     signal: mpsc::UnboundedSender<Signal>,
-    invited: mpsc::Sender<Session>,
+    invited: mpsc::Sender<Invited>,
     events: broadcast::Sender<ClientEvent>,
     client: Weak<Shared>,
     answers: BTreeMap<RequestId, Answer>,
     mailboxes: BTreeMap<SessionId, Mailbox>,
     ready: Option<oneshot::Sender<Result<(), String>>>,
     next_request: u64,
+    /// What the engine is to be told next.
+    inputs: VecDeque<Input>,
     origin: Instant,
 }
 
@@ -129,6 +142,7 @@ impl Driver {
             mailboxes: BTreeMap::new(),
             ready: Some(ready),
             next_request: 0,
+            inputs: VecDeque::new(),
             origin: Instant::now(),
             endpoint,
         };
@@ -149,10 +163,15 @@ impl Driver {
             let has_room = self.unsent.len() < MAX_UNSENT;
             let input = tokio::select! {
                 Some(signal) = self.signals.recv() => match signal {
-                    Signal::Drained(id) => Some(Input::Busy(id, false)),
-                    Signal::Dropped(id) => self.on_dropped(id),
+                    Signal::Drained(id, queue) => {
+                        self.is_current(id, &queue).then_some(Input::Busy(id, false))
+                    }
+                    Signal::Dropped(id, queue) => {
+                        if self.is_current(id, &queue) { self.on_dropped(id) } else { None }
+                    }
                 },
-                () = until(deadline) => Some(Input::Deadline),
+                // Copies of what is still unsent would only make it longer.
+                () = until(deadline), if has_room => Some(Input::Deadline),
                 event = next_link_event(&mut self.link, &self.unsent, has_room) => {
                     match self.on_link(event) {
                         Step::Input(input) => Some(input),
@@ -170,7 +189,10 @@ impl Driver {
                         done.send(()).ok();
                         return;
                     }
-                    None => return self.shutdown().await,
+                    None => {
+                        self.leave_all();
+                        return self.shutdown().await;
+                    }
                 },
             };
             if let Some(input) = input {
@@ -186,6 +208,19 @@ impl Driver {
         self.next_request += 1;
         self.answers.insert(request, answer);
         Input::Command(request, command)
+    }
+
+    /// The last handle of all is gone: leave every session.
+    fn leave_all(&mut self) {
+        for session in std::mem::take(&mut self.mailboxes).into_keys() {
+            let close = self.register(Command::Close { session }, Answer::Nobody);
+            self.feed(close);
+        }
+    }
+
+    fn is_current(&self, session: SessionId, queue: &Arc<Queue>) -> bool {
+        let mailbox = self.mailboxes.get(&session);
+        mailbox.is_some_and(|mailbox| Arc::ptr_eq(&mailbox.queue, queue))
     }
 
     /// The last handle of a session is gone: leave it.
@@ -244,9 +279,11 @@ impl Driver {
     // ------------------------------------------------------------ out
 
     fn feed(&mut self, input: Input) {
-        let outputs = self.endpoint.handle(self.now(), input);
-        for output in outputs {
-            self.carry_out(output);
+        self.inputs.push_back(input);
+        while let Some(input) = self.inputs.pop_front() {
+            for output in self.endpoint.handle(self.now(), input) {
+                self.carry_out(output);
+            }
         }
     }
 
@@ -299,7 +336,8 @@ impl Driver {
             (Some(Answer::Created(created)), Done::Created(result)) => {
                 let session = result.and_then(|info| {
                     let closed = CreateError::Invite(slim_session::InviteError::Closed);
-                    self.open_mailbox(info).ok_or(closed)
+                    let client = self.client.upgrade().ok_or(closed)?;
+                    Ok(Session::new(client, self.open_mailbox(info)))
                 });
                 created.send(session).ok();
             }
@@ -310,22 +348,22 @@ impl Driver {
         }
     }
 
-    fn open_mailbox(&mut self, info: SessionInfo) -> Option<Session> {
-        let client = self.client.upgrade()?;
+    fn open_mailbox(&mut self, info: SessionInfo) -> Invited {
         let (events, queue_end) = mpsc::channel(QUEUE_EVENTS);
         let queue = Arc::new(Queue::default());
         self.mailboxes.insert(info.id, Mailbox { events, queue: queue.clone() });
-        Some(Session::new(client, info, queue_end, queue, self.signal.clone()))
+        Invited { info, events: queue_end, queue, signals: self.signal.clone() }
     }
 
-    /// Somebody opened a session with us. Dropping the handle, where nobody takes
-    /// it, leaves the session.
+    /// Somebody opened a session with us. Where nobody takes it, it is left.
     fn offer(&mut self, info: SessionInfo) {
         let id = info.id;
-        if let Some(session) = self.open_mailbox(info)
-            && let Err(mpsc::error::TrySendError::Full(_)) = self.invited.try_send(session)
-        {
+        let invited = self.open_mailbox(info);
+        let queue = invited.queue.clone();
+        if self.invited.try_send(invited).is_err() {
             warn!(session = %id, "left again: nobody listens for sessions");
+            // We hold the receiver.
+            self.signal.send(Signal::Dropped(id, queue)).ok();
         }
     }
 
@@ -334,20 +372,22 @@ impl Driver {
         let is_last = matches!(event, SessionEvent::Closed { .. });
         let weight = weight(&event);
         let queue = mailbox.queue.clone();
-        queue.events.fetch_add(1, Ordering::Relaxed);
-        queue.bytes.fetch_add(weight, Ordering::Relaxed);
+        queue.events.fetch_add(1, Ordering::SeqCst);
+        queue.bytes.fetch_add(weight, Ordering::SeqCst);
         if mailbox.events.try_send(event).is_err() {
             // Only events other than data can come to this, thousands of them unread.
-            queue.events.fetch_sub(1, Ordering::Relaxed);
-            queue.bytes.fetch_sub(weight, Ordering::Relaxed);
+            queue.events.fetch_sub(1, Ordering::SeqCst);
+            queue.bytes.fetch_sub(weight, Ordering::SeqCst);
             warn!(session = %id, "event dropped: the application does not read");
         }
         if is_last {
+            queue.over.store(true, Ordering::Release);
             self.mailboxes.remove(&id);
-        } else if queue.is_high() && !queue.busy.swap(true, Ordering::Relaxed) {
-            let outputs = self.endpoint.handle(self.now(), Input::Busy(id, true));
-            for output in outputs {
-                self.carry_out(output);
+        } else if queue.is_high() && !queue.busy.swap(true, Ordering::SeqCst) {
+            self.inputs.push_back(Input::Busy(id, true));
+            // The application may have emptied it before it could see that we are busy.
+            if queue.is_low() && queue.busy.swap(false, Ordering::SeqCst) {
+                self.inputs.push_back(Input::Busy(id, false));
             }
         }
     }
@@ -376,6 +416,9 @@ impl Driver {
     fn finish(mut self, reason: String) {
         warn!(%reason, "the node does not want us back");
         self.feed(Input::LinkGone);
+        if let Some(ready) = self.ready.take() {
+            ready.send(Err(reason.clone())).ok();
+        }
         self.events.send(ClientEvent::Closed { reason }).ok();
     }
 }

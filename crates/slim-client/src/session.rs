@@ -15,7 +15,7 @@ use slim_session::{
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::client::Shared;
-use crate::driver::{Answer, Request, Signal};
+use crate::driver::{Answer, Invited, Request, Signal};
 
 /// Events that wait for the application. The engine stops taking data, so that
 /// its sender repeats it, well before the queue is full.
@@ -49,17 +49,19 @@ pub(crate) struct Queue {
     pub(crate) bytes: AtomicUsize,
     /// The engine was told that the application does not keep up.
     pub(crate) busy: AtomicBool,
+    /// The session is over; its number may belong to another by now.
+    pub(crate) over: AtomicBool,
 }
 
 impl Queue {
     pub(crate) fn is_high(&self) -> bool {
-        self.events.load(Ordering::Relaxed) > BUSY_EVENTS
-            || self.bytes.load(Ordering::Relaxed) > BUSY_BYTES
+        self.events.load(Ordering::SeqCst) > BUSY_EVENTS
+            || self.bytes.load(Ordering::SeqCst) > BUSY_BYTES
     }
 
-    fn is_low(&self) -> bool {
-        self.events.load(Ordering::Relaxed) <= BUSY_EVENTS / 2
-            && self.bytes.load(Ordering::Relaxed) <= BUSY_BYTES / 2
+    pub(crate) fn is_low(&self) -> bool {
+        self.events.load(Ordering::SeqCst) <= BUSY_EVENTS / 2
+            && self.bytes.load(Ordering::SeqCst) <= BUSY_BYTES / 2
     }
 }
 
@@ -72,13 +74,8 @@ pub(crate) fn weight(event: &SessionEvent) -> usize {
 }
 
 impl Session {
-    pub(crate) fn new(
-        client: Arc<Shared>,
-        info: SessionInfo,
-        events: mpsc::Receiver<SessionEvent>,
-        queue: Arc<Queue>,
-        signals: mpsc::UnboundedSender<Signal>,
-    ) -> Self {
+    pub(crate) fn new(client: Arc<Shared>, invited: Invited) -> Self {
+        let Invited { info, events, queue, signals } = invited;
         Self { inner: Arc::new(Inner { client, info, events: Mutex::new(events), queue, signals }) }
     }
 
@@ -92,6 +89,14 @@ impl Session {
         &self.inner.info
     }
 
+    /// Asks the engine. `None` if the session or the client is closed.
+    async fn ask(&self, command: Command) -> Option<Done> {
+        match self.inner.queue.over.load(Ordering::Acquire) {
+            true => None,
+            false => self.inner.client.ask(command).await,
+        }
+    }
+
     /// Invites into a group that we moderate; gives the full name that joined. Calls
     /// may overlap, and inviting a member again is harmless.
     ///
@@ -101,7 +106,7 @@ impl Session {
     /// [`InviteError::Closed`].
     pub async fn invite(&self, name: &Name) -> Result<Name, InviteError> {
         let command = Command::Invite { session: self.id(), name: name.clone() };
-        match self.inner.client.ask(command).await {
+        match self.ask(command).await {
             Some(Done::Invited(result)) => result,
             _ => Err(InviteError::Closed),
         }
@@ -114,7 +119,7 @@ impl Session {
     /// out nevertheless.
     pub async fn remove(&self, name: &Name) -> Result<(), RemoveError> {
         let command = Command::Remove { session: self.id(), name: name.clone() };
-        match self.inner.client.ask(command).await {
+        match self.ask(command).await {
             Some(Done::Removed(result)) => result,
             _ => Err(RemoveError::Closed),
         }
@@ -136,6 +141,9 @@ impl Session {
     /// # Errors
     /// If it is not sent.
     pub async fn publish_with(&self, message: Outgoing) -> Result<Delivery, PublishError> {
+        if self.inner.queue.over.load(Ordering::Acquire) {
+            return Err(PublishError::Closed);
+        }
         let command = Command::Publish { session: self.id(), message };
         let (accepted, is_accepted) = oneshot::channel();
         let (done, outcome) = oneshot::channel();
@@ -161,7 +169,7 @@ impl Session {
 
     /// Who is in, and where the encryption stands. `None` if the session is over.
     pub async fn state(&self) -> Option<SessionState> {
-        match self.inner.client.ask(Command::State { session: self.id() }).await {
+        match self.ask(Command::State { session: self.id() }).await {
             Some(Done::State(state)) => state,
             _ => None,
         }
@@ -173,11 +181,11 @@ impl Session {
     pub async fn next_event(&self) -> Option<SessionEvent> {
         let event = self.inner.events.lock().await.recv().await?;
         let queue = &self.inner.queue;
-        queue.events.fetch_sub(1, Ordering::Relaxed);
-        queue.bytes.fetch_sub(weight(&event), Ordering::Relaxed);
-        if queue.is_low() && queue.busy.swap(false, Ordering::Relaxed) {
+        queue.events.fetch_sub(1, Ordering::SeqCst);
+        queue.bytes.fetch_sub(weight(&event), Ordering::SeqCst);
+        if queue.is_low() && queue.busy.swap(false, Ordering::SeqCst) {
             // If the driver is gone nobody needs to know.
-            self.inner.signals.send(Signal::Drained(self.id())).ok();
+            self.inner.signals.send(Signal::Drained(self.id(), queue.clone())).ok();
         }
         Some(event)
     }
@@ -191,21 +199,21 @@ impl Session {
 
     /// Resolves when every message published so far has its outcome.
     pub async fn flush(&self) {
-        self.inner.client.ask(Command::Flush { session: self.id() }).await;
+        self.ask(Command::Flush { session: self.id() }).await;
     }
 
     /// Leaves the session; if we moderate it, closes it for all. Resolves when the
     /// others have confirmed, or did not within a few seconds. What is still on its
     /// way is reported as lost: [`flush`](Self::flush) first to avoid that.
     pub async fn close(&self) {
-        self.inner.client.ask(Command::Close { session: self.id() }).await;
+        self.ask(Command::Close { session: self.id() }).await;
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         // If the driver is gone the session is, too.
-        self.signals.send(Signal::Dropped(self.info.id)).ok();
+        self.signals.send(Signal::Dropped(self.info.id, self.queue.clone())).ok();
     }
 }
 

@@ -120,7 +120,7 @@ pub enum Command {
 }
 
 /// Settings of a session. Its creator sets them for all members.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SessionConfig {
     /// `None`: unreliable, messages are neither acknowledged nor ordered.
     /// Default: 1 s and 10 retries.
@@ -129,6 +129,17 @@ pub struct SessionConfig {
     pub mls: bool,
     /// Shown to the invited applications. Default: empty.
     pub metadata: BTreeMap<String, String>,
+}
+
+/// Shows the keys of the metadata, never their values.
+impl fmt::Debug for SessionConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionConfig")
+            .field("timers", &self.timers)
+            .field("mls", &self.mls)
+            .field("metadata", &self.metadata.keys())
+            .finish()
+    }
 }
 
 impl Default for SessionConfig {
@@ -235,7 +246,7 @@ pub struct DeliveryReport {
 }
 
 /// What does not change about a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SessionInfo {
     /// Its number, the same at all members.
     pub id: SessionId,
@@ -253,6 +264,22 @@ pub struct SessionInfo {
     pub reliable: bool,
     /// The creator's entries.
     pub metadata: BTreeMap<String, String>,
+}
+
+/// Shows the keys of the metadata, never their values.
+impl fmt::Debug for SessionInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionInfo")
+            .field("id", &self.id)
+            .field("session_type", &self.session_type)
+            .field("role", &self.role)
+            .field("local", &self.local)
+            .field("remote", &self.remote)
+            .field("mls", &self.mls)
+            .field("reliable", &self.reliable)
+            .field("metadata", &self.metadata.keys())
+            .finish()
+    }
 }
 
 /// Who moderates.

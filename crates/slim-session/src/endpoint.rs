@@ -8,8 +8,8 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use slim_auth::{Identity, Verifier, VerifyError};
 use slim_proto::{
-    Body, Command as Wire, Header, JoinRequest, Message, Name, NameId, Publish, RouteName,
-    SessionId, SessionType, UNICAST, canonical,
+    Body, Command as Wire, Header, JoinRequest, Message, MessageType, Name, NameId, Publish,
+    RouteName, SessionId, SessionType, UNICAST, canonical,
 };
 use tracing::{debug, trace, warn};
 
@@ -17,7 +17,7 @@ use crate::api::{
     Command, CreateError, Done, EndpointConfig, Input, Now, Output, RequestId, Role, SessionConfig,
     SessionInfo, Timers,
 };
-use crate::gate::{Authentic, Refusal, authenticate};
+use crate::gate::{Authentic, Memory, Refusal, authenticate};
 use crate::outbox::{Context, Outbox};
 use crate::session::{Session, Setup, refuse};
 use crate::subscriptions::{Outcome, Owner, Subscriptions};
@@ -53,7 +53,8 @@ pub struct Endpoint {
     deadlines: Deadlines,
     discoveries: BTreeMap<(SessionId, RouteName), Discovery>,
     mismatches: BTreeSet<RouteName>,
-    is_ready: bool,
+    /// Invitations that were acted on: a copy does not open a session again.
+    invitations: Memory,
 }
 
 /// What every session needs while it works.
@@ -139,7 +140,7 @@ impl Endpoint {
             deadlines: Deadlines::default(),
             discoveries: BTreeMap::new(),
             mismatches: BTreeSet::new(),
-            is_ready: false,
+            invitations: Memory::default(),
         }
     }
 
@@ -158,7 +159,7 @@ impl Endpoint {
         trace!(?input, "in");
         match input {
             Input::LinkUp => self.on_link_up(now),
-            Input::LinkDown => self.on_link_down(),
+            Input::LinkDown => self.on_link_down(now),
             Input::LinkGone => self.on_link_gone(now),
             Input::Received(message) => self.on_message(now, message),
             Input::Command(request, command) => self.on_command(now, request, command),
@@ -202,8 +203,9 @@ impl Endpoint {
     fn on_link_up(&mut self, now: Now) {
         let Shared { out, voice, subscriptions, rng, .. } = &mut self.shared;
         out.connected = true;
-        let Some(token) = voice.token(now, rng) else { return };
-        if self.is_ready || subscriptions.next_deadline().is_some() {
+        // Without one the node may refuse us, but everything else goes on.
+        let token = voice.token(now, rng).unwrap_or_default();
+        if subscriptions.knows_application() {
             subscriptions.resume(now.at, out, &token);
         } else {
             let (local, owner) = (&self.local, Owner::Application);
@@ -212,15 +214,13 @@ impl Endpoint {
         self.each_session(now, Session::on_link_up);
     }
 
-    fn on_link_down(&mut self) {
+    fn on_link_down(&mut self, now: Now) {
         self.shared.out.connected = false;
-        for session in self.sessions.values_mut() {
-            session.on_link_down();
-        }
+        self.each_session(now, Session::on_link_down);
     }
 
     fn on_link_gone(&mut self, now: Now) {
-        self.on_link_down();
+        self.on_link_down(now);
         self.each_session(now, Session::on_link_gone);
     }
 
@@ -370,7 +370,6 @@ impl Endpoint {
     fn on_subscribed(&mut self, now: Now, outcome: &Outcome) {
         match (outcome.owner, &outcome.result) {
             (Owner::Application, Ok(())) => {
-                self.is_ready = true;
                 self.shared.out.push(Output::Ready);
             }
             (Owner::Application, Err(reason)) => {
@@ -389,9 +388,12 @@ impl Endpoint {
             return;
         }
         let id = publish.session_id;
-        let is_open = self.sessions.get(&id).is_some_and(|session| !session.is_over());
+        let session = self.sessions.get(&id);
+        let is_open = session.is_some_and(|session| !session.is_over());
+        // An invitation that came to nothing is tried again from the start.
+        let is_in = is_open && !session.is_some_and(Session::is_invited);
         match publish.body {
-            Body::Command(Wire::DiscoveryRequest) if !is_open => self.on_discovery(now, publish),
+            Body::Command(Wire::DiscoveryRequest) if !is_in => self.on_discovery(now, publish),
             Body::Command(Wire::JoinRequest(_)) if !is_open => self.on_invitation(now, publish),
             _ => self.with_session(now, id, |session, cx| session.on_publish(cx, publish)),
         }
@@ -521,9 +523,20 @@ impl Endpoint {
             timeout: Duration::from_millis(settings.timeout_ms.max(1).into()),
             max_retries: settings.max_retries,
         });
+        let (kind, id) = (MessageType::JoinRequest, message.message_id);
+        if self.invitations.recall(&message.source, kind, id).is_some() {
+            return debug!(source = %message.source, "invitation of a session that is over");
+        }
+        self.invitations.remember(&message.source, kind, id, None);
         self.discoveries.remove(&(message.session_id, message.source.route()));
+        let before = self.sessions.remove(&message.session_id).map(Session::into_memory);
         let setup = self.setup(info, request.channels.clone(), timers);
-        let session = Session::invited(setup, &mut self.shared.context(now), &message);
+        let session = Session::invited(
+            setup,
+            &mut self.shared.context(now),
+            &message,
+            before.unwrap_or_default(),
+        );
         self.add_session(session);
     }
 

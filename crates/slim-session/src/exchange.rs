@@ -110,6 +110,11 @@ impl<P: Clone + PartialEq> Exchanges<P> {
         }
     }
 
+    /// The id under which it was sent first.
+    pub(crate) fn first_id(&self, id: ExchangeId) -> Option<u32> {
+        self.open.get(&id)?.ids.first().copied()
+    }
+
     /// Whose exchange this message id is.
     pub(crate) fn purpose_of(&self, message_id: u32) -> Option<&P> {
         let id = self.by_message.get(&message_id)?;

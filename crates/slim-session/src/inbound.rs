@@ -10,8 +10,13 @@
 //! | lost: the sender has it no more, or never answered | yes | no | lost, in its place |
 //! | a message | duplicate | no | message |
 //!
-//! A group's stream starts at whatever arrives first, so what was sent before that
-//! and arrives later is a duplicate.
+//! A group's stream starts at whatever arrives first. What was sent before that and
+//! arrives later is not delivered, since that would be out of order, but when it
+//! arrives it is told as lost, once: it may be a sender's first message to us, sent
+//! again or overtaken, and the sender is going to report it as delivered. It may
+//! also be from before we joined: a reference sender that takes us for offline
+//! repeats its whole buffer when we are back. So this holds for no more than
+//! [`BEFORE_START`] ids; those farther back are silent duplicates.
 //!
 //! The front slot is missing, or it would have been passed on; the rear one has
 //! arrived. Ids count modulo 2^31: one is ahead of another if it is reached sooner
@@ -21,7 +26,7 @@
 //! tells a message that was sent again from a new one. Whoever uses this admits
 //! members only, so the streams are as many as they.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use slim_proto::{Name, RouteName};
@@ -42,6 +47,10 @@ pub(crate) const SPAN: usize = 1024;
 /// the oldest gap of the stream that holds most counts as lost.
 pub(crate) const BUFFER_BYTES: usize = 64 << 20;
 
+/// Ids before the start of a group's stream that are told as lost when they
+/// arrive: as many as a sender keeps, and so can send again.
+pub(crate) const BEFORE_START: u32 = 512;
+
 /// Ids of messages to us alone that are remembered per sender. One that is sent
 /// again after so many others is delivered twice.
 pub(crate) const DIRECT_MEMORY: usize = 512;
@@ -53,12 +62,14 @@ const ID_MASK: u32 = (1 << 31) - 1;
 /// kept with the payload.
 const MESSAGE_OVERHEAD: usize = 1024;
 
-/// Whether a message is one that we did not have. Either way it is acknowledged.
+/// Whether a message is one that we did not have. A `MSG` is acknowledged either
+/// way, an `RTX_REPLY` only if it is new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arrival {
     /// It is delivered now or waits for its turn.
     New,
-    /// It was delivered or lost before, or waits already.
+    /// It was delivered or lost before, waits already, lies before the start of the
+    /// stream, or is a reply that nobody asked for.
     Duplicate,
 }
 
@@ -67,7 +78,8 @@ pub(crate) enum Arrival {
 pub(crate) enum Action {
     /// Give this to the application.
     Deliver(ReceivedMessage),
-    /// Tell the application that so many messages are missing in this place.
+    /// Tell the application that so many messages are missing in this place, or
+    /// one from before the start of the stream.
     Lost {
         /// Whose.
         source: Name,
@@ -102,7 +114,13 @@ struct Stream {
     source: Name,
     /// The last that was passed on.
     last: u32,
-    /// The ids after it.
+    /// How many were passed on, up to and with `last`. What lies before them lies
+    /// before the start. As many as there are in a point-to-point stream, which has
+    /// no messages before its start.
+    passed: u32,
+    /// Ids before the start that were told as lost: within [`BEFORE_START`].
+    told: BTreeSet<u32>,
+    /// The ids after `last`.
     slots: VecDeque<Slot>,
     /// Memory of the messages in the slots.
     bytes: usize,
@@ -130,6 +148,24 @@ impl Inbound {
         }
     }
 
+    /// Who joins after us sends us everything from its first message on.
+    pub(crate) fn expect_first(&mut self, source: &Name) {
+        if self.timers.is_some() {
+            self.start(source, 0, u32::MAX);
+        }
+    }
+
+    fn start(&mut self, source: &Name, last: u32, passed: u32) {
+        self.streams.entry(source.route()).or_insert_with(|| Stream {
+            source: source.clone(),
+            last,
+            passed,
+            told: BTreeSet::new(),
+            slots: VecDeque::new(),
+            bytes: 0,
+        });
+    }
+
     /// A `MSG` that is for all.
     pub(crate) fn receive(
         &mut self,
@@ -145,13 +181,9 @@ impl Inbound {
             return self.receive_direct(id, message);
         }
         let route = message.source.route();
-        let before_first = if self.is_p2p { 0 } else { id.wrapping_sub(1) & ID_MASK };
-        self.streams.entry(route).or_insert_with(|| Stream {
-            source: message.source.clone(),
-            last: before_first,
-            slots: VecDeque::new(),
-            bytes: 0,
-        });
+        let (last, passed) =
+            if self.is_p2p { (0, u32::MAX) } else { (id.wrapping_sub(1) & ID_MASK, 0) };
+        self.start(&message.source, last, passed);
         let mut arrival = Arrival::Duplicate;
         let actions = self.update(route, |stream, actions| {
             arrival = stream.insert(at, &timers, id, message, actions);
@@ -178,15 +210,19 @@ impl Inbound {
         (Arrival::New, vec![Action::Deliver(message)])
     }
 
-    /// An `RTX_REPLY` with the message; means nothing unless it is asked for.
-    pub(crate) fn reply(&mut self, id: u32, message: ReceivedMessage) -> Vec<Action> {
-        self.update(message.source.route(), |stream, _| {
+    /// An `RTX_REPLY` with the message; means nothing unless it is asked for. Only
+    /// what is new is acknowledged: the sender goes on sending copies until then.
+    pub(crate) fn reply(&mut self, id: u32, message: ReceivedMessage) -> (Arrival, Vec<Action>) {
+        let mut arrival = Arrival::Duplicate;
+        let actions = self.update(message.source.route(), |stream, _| {
             if let Some(slot @ Slot::Missing(_)) = stream.slot_mut(id) {
                 let size = size(&message);
                 *slot = Slot::Message(message);
                 stream.bytes += size;
+                arrival = Arrival::New;
             }
-        })
+        });
+        (arrival, actions)
     }
 
     /// An `RTX_REPLY` with `error`: the sender has the message no more. Means
@@ -300,12 +336,15 @@ impl Stream {
         actions: &mut Vec<Action>,
     ) -> Arrival {
         let Some(mut index) = self.index(id) else {
+            if self.is_before_start(id) && self.told.insert(id) {
+                actions.push(self.lost(1));
+            }
             return Arrival::Duplicate;
         };
         while index >= SPAN {
             if self.slots.is_empty() {
                 actions.push(self.lost(index as u32));
-                self.last = id.wrapping_sub(1) & ID_MASK;
+                self.advance(index as u32);
                 index = 0;
             } else {
                 let before = self.slots.len();
@@ -328,6 +367,18 @@ impl Stream {
             None => self.slots.push_back(slot),
         }
         Arrival::New
+    }
+
+    /// So many more were passed on.
+    fn advance(&mut self, count: u32) {
+        self.last = self.last.wrapping_add(count) & ID_MASK;
+        self.passed = self.passed.saturating_add(count);
+    }
+
+    /// Whether this id, which is not ahead, lies shortly before the start.
+    fn is_before_start(&self, id: u32) -> bool {
+        let behind = self.last.wrapping_sub(id) & ID_MASK;
+        behind.checked_sub(self.passed).is_some_and(|distance| distance < BEFORE_START)
     }
 
     /// Where the slot of this id is or would be; none if it was passed on.
@@ -396,7 +447,7 @@ impl Stream {
                     actions.push(Action::Deliver(message));
                 }
             }
-            self.last = self.id(0);
+            self.advance(1);
         }
         if lost > 0 {
             actions.push(self.lost(lost));

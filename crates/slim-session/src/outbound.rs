@@ -7,11 +7,15 @@
 //!
 //! | a recipient is | the message waits for it | it gets a copy | reported as |
 //! |---|---|---|---|
-//! | awaited | yes | at P, 2P … R·P after it was sent | – |
+//! | awaited | yes | at P, 2P … R·P after it was sent, and if it asks | – |
 //! | acknowledged | no | if it asks | delivered |
-//! | missing: offline, or silent for (R+1)·P | no | when it is online again, then awaited once more | lost |
+//! | missing: offline, or silent for (R+1)·P | no | when it is online again, then awaited once more; if it asks | lost |
 //! | lost: silent again, or about this message alone | no | if it asks | lost |
 //! | gone: left or removed | no | no | lost |
+//!
+//! Who asks for a message shows that it is there, and does not have it: the reply
+//! may get lost like anything else, so it is awaited as before until it
+//! acknowledges the reply or a copy.
 //!
 //! Only recipients are served: who joined later cannot ask for what was said
 //! before. Members are told apart as routing does, without their readable parts.
@@ -108,11 +112,13 @@ pub(crate) struct Outbound {
     /// By a key that counts up for ever, so that order survives the ids' wrap.
     entries: BTreeMap<u64, Entry>,
     keys: BTreeMap<u32, u64>,
+    /// Keys of the open ones.
+    open: BTreeSet<u64>,
     /// Keys of the reported ones.
     reported: BTreeSet<u64>,
     bytes: usize,
     open_bytes: usize,
-    /// When each recipient last acknowledged anything.
+    /// When each recipient last acknowledged or asked for anything.
     heard_at: BTreeMap<RouteName, Duration>,
     deadlines: Deadlines<u64>,
     paused: bool,
@@ -168,6 +174,7 @@ impl Outbound {
             next_key: 0,
             entries: BTreeMap::new(),
             keys: BTreeMap::new(),
+            open: BTreeSet::new(),
             reported: BTreeSet::new(),
             bytes: 0,
             open_bytes: 0,
@@ -184,7 +191,19 @@ impl Outbound {
 
     /// Number of messages that are not reported yet.
     pub(crate) fn open(&self) -> usize {
-        self.entries.len() - self.reported.len()
+        self.open.len()
+    }
+
+    /// The key that the next reliable publish gets. Keys count up for ever; an
+    /// unreliable publish takes none.
+    pub(crate) fn next_key(&self) -> u64 {
+        self.next_key
+    }
+
+    /// The smallest key of a message that is not reported yet. With none below it,
+    /// all that was published before that [`Self::next_key`] is reported.
+    pub(crate) fn oldest_open(&self) -> Option<u64> {
+        self.open.first().copied()
     }
 
     /// Takes a message; ask [`Self::is_full`] before. Returns its id. While the
@@ -240,6 +259,7 @@ impl Outbound {
         self.bytes += entry.size;
         self.open_bytes += entry.size;
         self.entries.insert(key, entry);
+        self.open.insert(key);
         self.deadlines.set(key, Some(retry.due()));
         self.settle([key], &mut actions);
         (id, actions)
@@ -253,28 +273,20 @@ impl Outbound {
     }
 
     /// An `RTX_REQUEST`: the message to reply with, or none if there is no such
-    /// message (any more) for this member. Who asks will go on asking, so the
-    /// request stands for the ack, and the reply is not acknowledged.
+    /// message (any more) for this member. It is a sign of life, not an ack.
     pub(crate) fn rtx_request(
         &mut self,
         at: Duration,
         from: &Name,
         id: u32,
-    ) -> (Option<Arc<Outgoing>>, Vec<Action>) {
-        let mut actions = Vec::new();
-        let found = self
-            .keys
-            .get(&id)
-            .and_then(|key| self.entries.get(key))
-            .filter(|entry| {
-                let recipient = entry.recipients.get(&from.route());
-                recipient.is_some_and(|recipient| recipient.state != State::Gone)
-            })
-            .map(|entry| Arc::clone(&entry.message));
-        if found.is_some() {
-            self.acknowledge(at, from, id, &mut actions);
+    ) -> Option<Arc<Outgoing>> {
+        let route = from.route();
+        let entry = self.keys.get(&id).and_then(|key| self.entries.get(key))?;
+        if entry.recipients.get(&route)?.state == State::Gone {
+            return None;
         }
-        (found, actions)
+        self.heard_at.insert(route, at);
+        Some(Arc::clone(&entry.message))
     }
 
     /// The member left or was removed: nothing waits for it, and it gets nothing
@@ -392,7 +404,7 @@ impl Outbound {
         for entry in std::mem::take(&mut self.entries).values_mut() {
             actions.extend(entry.report());
         }
-        *self = Self { next_id: self.next_id, ..Self::new(self.timers) };
+        *self = Self { next_id: self.next_id, next_key: self.next_key, ..Self::new(self.timers) };
         actions
     }
 
@@ -453,6 +465,7 @@ impl Outbound {
             self.deadlines.set(key, None);
             if let Some(done) = entry.report() {
                 self.open_bytes -= entry.size;
+                self.open.remove(&key);
                 self.reported.insert(key);
                 actions.push(done);
             }
@@ -511,7 +524,7 @@ impl Entry {
                 }),
                 Turn::GiveUp => {
                     self.awaited -= 1;
-                    // Who acknowledges other messages is there, and just cannot take this one.
+                    // Who acknowledges or asks for messages is there, and just cannot take this one.
                     let answers = heard_at.get(route).is_some_and(|heard| heard >= since);
                     if !answers {
                         silent.insert(*route, name.clone());

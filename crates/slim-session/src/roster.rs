@@ -102,10 +102,6 @@ impl Roster {
         self.members.is_empty()
     }
 
-    pub(crate) fn clear(&mut self) {
-        self.members.clear();
-    }
-
     /// Names of those whose answers are awaited.
     pub(crate) fn online(&self) -> impl Iterator<Item = &Name> {
         self.iter().filter(|entry| entry.online).map(|entry| &entry.name)

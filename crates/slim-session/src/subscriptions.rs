@@ -26,9 +26,17 @@ pub(crate) enum Owner {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    Asked { due_at: Duration, left: u32 },
+    Asked {
+        due_at: Duration,
+        left: u32,
+    },
     Held,
-    Dropping { due_at: Duration, left: u32 },
+    /// Not held: it is asked for again when the link is.
+    Refused,
+    Dropping {
+        due_at: Duration,
+        left: u32,
+    },
 }
 
 struct Entry {
@@ -98,26 +106,33 @@ impl Subscriptions {
         self.entries
             .values()
             .filter(|entry| entry.owner == Owner::Session(session))
-            .all(|entry| !matches!(entry.state, State::Asked { .. }))
+            .all(|entry| entry.state == State::Held)
+    }
+
+    /// Whether the node does not give us a name of a session.
+    pub(crate) fn any_refused(&self, session: SessionId) -> bool {
+        self.entries
+            .values()
+            .any(|entry| entry.owner == Owner::Session(session) && entry.state == State::Refused)
+    }
+
+    /// Whether our own name was ever asked for.
+    pub(crate) fn knows_application(&self) -> bool {
+        self.entries.values().any(|entry| entry.owner == Owner::Application)
     }
 
     /// The node answered. `None` if nothing new follows from it.
     pub(crate) fn on_ack(&mut self, id: u64, result: Result<(), String>) -> Option<Outcome> {
         let entry = self.entries.get_mut(&id)?;
         match entry.state {
-            State::Held => None,
+            State::Held | State::Refused => None,
             State::Dropping { .. } => {
                 self.entries.remove(&id);
                 None
             }
             State::Asked { .. } => {
                 let owner = entry.owner;
-                match result {
-                    Ok(()) => entry.state = State::Held,
-                    Err(_) => {
-                        self.entries.remove(&id);
-                    }
-                }
+                entry.state = if result.is_ok() { State::Held } else { State::Refused };
                 Some(Outcome { owner, result })
             }
         }
@@ -150,18 +165,22 @@ impl Subscriptions {
             }
             if *left == 0 {
                 warn!(name = %entry.name, "the node does not answer a subscription");
-                if matches!(entry.state, State::Asked { .. }) {
-                    let result = Err("the node does not answer".to_owned());
-                    failed.push(Outcome { owner: entry.owner, result });
+                if matches!(entry.state, State::Dropping { .. }) {
+                    return false;
                 }
-                return false;
+                entry.state = State::Refused;
+                let result = Err("the node does not answer".to_owned());
+                failed.push(Outcome { owner: entry.owner, result });
+                return true;
             }
             *left -= 1;
             *due_at = at + RETRY;
             let subscription = entry.subscription(*id);
             out.send(match entry.state {
                 State::Dropping { .. } => Message::Unsubscribe(subscription),
-                State::Asked { .. } | State::Held => Message::Subscribe(subscription),
+                State::Asked { .. } | State::Held | State::Refused => {
+                    Message::Subscribe(subscription)
+                }
             });
             true
         });
@@ -173,7 +192,7 @@ impl Subscriptions {
             .values()
             .filter_map(|entry| match entry.state {
                 State::Asked { due_at, .. } | State::Dropping { due_at, .. } => Some(due_at),
-                State::Held => None,
+                State::Held | State::Refused => None,
             })
             .min()
     }

@@ -6,64 +6,15 @@ mod common;
 
 use std::time::Duration;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use common::{CHANNEL, SECRET, World, config};
-use rand::{SeedableRng, rngs::StdRng};
-use slim_auth::{Identity, SharedSecret};
+use common::{CHANNEL, Mallory, World, config, receive};
+use slim_auth::Identity as _;
 use slim_proto::{
-    AppPayload, Body, Command as Wire, GroupUpdate, GroupUpdateOp, GroupWelcome, Header, JoinReply,
-    JoinRequest, Message, MessageType, Name, NameId, Participant, ParticipantState, Publish,
-    SessionId, SessionType, UNICAST, UpdateParticipantState, canonical,
+    AppPayload, Body, Command as Wire, GroupUpdate, GroupUpdateOp, GroupWelcome, JoinReply,
+    JoinRequest, Message, MessageType, Name, Participant, ParticipantState, Publish, SessionId,
+    SessionType, UpdateParticipantState,
 };
 use slim_session::{Command, Done, Input};
-
-/// Somebody who knows the secret, but is not a member.
-struct Mallory {
-    identity: SharedSecret,
-    name: Name,
-}
-
-impl Mallory {
-    fn new(name: &str, secret: &str) -> Self {
-        let mut rng = StdRng::seed_from_u64(666);
-        let identity = SharedSecret::new(name, secret, &mut rng).unwrap();
-        let id = NameId::of_subject(identity.subject());
-        Self { identity, name: name.parse::<Name>().unwrap().with_id(id) }
-    }
-
-    fn insider() -> Self {
-        Self::new("org/test/mallory", SECRET)
-    }
-
-    fn say(&self, to: &Name, session_id: SessionId, body: Body) -> Publish {
-        Publish {
-            header: Header::new(self.name.clone(), to.clone(), UNICAST),
-            session_type: SessionType::Multicast,
-            session_id,
-            message_id: 4711,
-            body,
-            metadata: Default::default(),
-        }
-    }
-
-    fn sign(&self, world: &World, mut publish: Publish) -> Publish {
-        let mut rng = StdRng::seed_from_u64(667);
-        publish.header.identity = self.identity.token(world.now().unix, &mut rng).unwrap();
-        let aad = canonical::header_aad(&publish);
-        publish.header.e2e_header_sig = Some(self.identity.key().sign(&aad).unwrap().into());
-        let input = canonical::payload_signing_input(&aad, &publish);
-        let signature = STANDARD.encode(self.identity.key().sign(&input).unwrap());
-        publish.metadata.insert(canonical::PAYLOAD_SIGNATURE.to_owned(), signature);
-        publish
-    }
-}
-
-fn receive(world: &mut World, app: usize, publish: Publish) {
-    let message = Message::decode(Message::Publish(publish).encode()).unwrap();
-    world.input(app, Input::Received(message));
-    world.run();
-}
 
 fn row(name: &Name) -> Participant {
     Participant {
@@ -158,7 +109,7 @@ fn a_stranger_with_the_secret_changes_nothing() {
         for command in commands(&world, &mallory) {
             for app in 0..3 {
                 let to = world.name(app);
-                let publish = mallory.say(&to, session, Body::Command(command.clone()));
+                let publish = mallory.unsigned(&to, session, Body::Command(command.clone()));
                 let publish = mallory.sign(&world, publish);
                 receive(&mut world, app, publish);
             }
@@ -178,7 +129,7 @@ fn a_name_alone_is_not_believed() {
         for command in commands(&world, &mallory) {
             for (app, claimed) in [(0, 1), (1, 0), (2, 0), (2, 1)] {
                 let to = world.name(app);
-                let mut publish = mallory.say(&to, session, Body::Command(command.clone()));
+                let mut publish = mallory.unsigned(&to, session, Body::Command(command.clone()));
                 publish.header.source = world.name(claimed);
                 let signed = mallory.sign(&world, publish.clone());
                 receive(&mut world, app, signed);
@@ -200,11 +151,6 @@ fn a_minted_token_for_a_members_subject_is_not_believed() {
         world.pass(Duration::from_secs(11));
         let mallory = Mallory::insider();
         for (app, claimed) in [(1, 0), (2, 0), (0, 1)] {
-            let subject = world.sent.iter().find_map(|(from, publish)| {
-                let token = &publish.header.identity;
-                (*from == claimed).then(|| token.split(':').next().unwrap().to_owned())
-            });
-            let twin = Twin { mallory: &mallory, subject: subject.unwrap() };
             for command in [
                 Wire::GroupClose { participants: vec![] },
                 Wire::LeaveRequest,
@@ -215,41 +161,12 @@ fn a_minted_token_for_a_members_subject_is_not_believed() {
                 }),
             ] {
                 let to = world.name(app);
-                let mut publish = mallory.say(&to, session, Body::Command(command));
-                publish.header.source = world.name(claimed);
-                let publish = twin.sign(&world, publish);
+                let publish = mallory.unsigned(&to, session, Body::Command(command));
+                let publish = mallory.sign_as(&world, claimed, publish);
                 receive(&mut world, app, publish);
             }
         }
         check_unharmed(&mut world, session);
-    }
-}
-
-/// A holder of the secret who speaks under somebody else's subject.
-struct Twin<'a> {
-    mallory: &'a Mallory,
-    subject: String,
-}
-
-impl Twin<'_> {
-    fn sign(&self, world: &World, publish: Publish) -> Publish {
-        // The token format, with the subject replaced and the MAC made again.
-        let claims =
-            format!("{{\"pubkey\":\"{}\"}}", self.mallory.identity.key().public_key().to_base64());
-        let url = base64::engine::general_purpose::URL_SAFE_NO_PAD;
-        let nonce = url.encode([7; 12]);
-        let text = format!("{}:{}:{nonce}:{}", self.subject, world.now().unix, url.encode(claims));
-        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, SECRET.as_bytes());
-        let mac = url.encode(ring::hmac::sign(&key, text.as_bytes()));
-        let mut publish = publish;
-        publish.header.identity = format!("{text}:{mac}");
-        let aad = canonical::header_aad(&publish);
-        let signing = self.mallory.identity.key();
-        publish.header.e2e_header_sig = Some(signing.sign(&aad).unwrap().into());
-        let input = canonical::payload_signing_input(&aad, &publish);
-        let signature = STANDARD.encode(signing.sign(&input).unwrap());
-        publish.metadata.insert(canonical::PAYLOAD_SIGNATURE.to_owned(), signature);
-        publish
     }
 }
 
@@ -338,7 +255,7 @@ fn data_of_a_stranger_is_dropped() {
         for app in 0..3 {
             let to = world.name(app);
             for body in [Body::Msg(payload.clone()), Body::RtxReply(payload.clone())] {
-                let publish = mallory.say(&to, session, body);
+                let publish = mallory.unsigned(&to, session, body);
                 let publish = mallory.sign(&world, publish);
                 receive(&mut world, app, publish);
             }
@@ -362,7 +279,7 @@ fn an_invitation_to_a_foreign_channel_is_ignored() {
             mls_aad_percent: None,
         });
         let to = world.name(0);
-        let publish = mallory.say(&to, SessionId(7), Body::Command(command));
+        let publish = mallory.unsigned(&to, SessionId(7), Body::Command(command));
         let publish = mallory.sign(&world, publish);
         receive(&mut world, 0, publish);
         assert_eq!(world.count_sent(0, MessageType::JoinReply), accepted);
@@ -382,8 +299,9 @@ fn a_flood_of_invitations_is_bounded_and_passes() {
             mls_aad_percent: None,
         });
         let to = world.name(1);
-        let mut publish = mallory.say(&to, SessionId(n), Body::Command(command));
+        let mut publish = mallory.unsigned(&to, SessionId(n), Body::Command(command));
         publish.session_type = SessionType::PointToPoint;
+        publish.message_id = n + 1;
         let publish = mallory.sign(&world, publish);
         let message = Message::Publish(publish);
         world.input(1, Input::Received(message));
@@ -400,11 +318,11 @@ fn a_flood_of_invitations_is_bounded_and_passes() {
 fn an_outsider_changes_nothing() {
     let mut world = World::new(&["mod", "alice", "bob"]);
     let session = world.group(config(true));
-    let mallory = Mallory::new("org/test/mallory", "the secret of another circle, 32+");
+    let mallory = Mallory::new("the secret of another circle, 32+");
     for command in commands(&world, &mallory) {
         for app in 0..3 {
             let to = world.name(app);
-            let publish = mallory.say(&to, session, Body::Command(command.clone()));
+            let publish = mallory.unsigned(&to, session, Body::Command(command.clone()));
             let publish = mallory.sign(&world, publish);
             receive(&mut world, app, publish);
         }

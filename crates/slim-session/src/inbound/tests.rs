@@ -76,6 +76,24 @@ fn check_duplicate(inbound: &mut Inbound, id: u32) {
     assert_eq!((brief(&actions), arrival), (Vec::new(), Arrival::Duplicate), "{id}");
 }
 
+/// A reply that fills a gap.
+fn check_reply(inbound: &mut Inbound, id: u32, expected: &[&str]) {
+    let (arrival, actions) = inbound.reply(id, message('a', id));
+    assert_eq!((brief(&actions), arrival), (to_strings(expected), Arrival::New), "{id}");
+}
+
+/// A reply that means nothing.
+fn check_idle_reply(inbound: &mut Inbound, source: char, id: u32) {
+    let reply = inbound.reply(id, message(source, id));
+    assert_eq!(reply, (Arrival::Duplicate, Vec::new()), "{id}");
+}
+
+/// Message `id` of a arrives for the first time, but lies before the start.
+fn check_too_early(inbound: &mut Inbound, id: u32) {
+    let (arrival, actions) = inbound.receive(at(0.), id, message('a', id));
+    assert_eq!((brief(&actions), arrival), (to_strings(&["a-1"]), Arrival::Duplicate), "{id}");
+}
+
 fn to_strings(list: &[&str]) -> Vec<String> {
     list.iter().map(|&item| item.to_owned()).collect()
 }
@@ -128,11 +146,59 @@ fn a_point_to_point_stream_starts_at_one() {
 fn a_group_stream_starts_at_the_first_arrival() {
     let mut inbound = group();
     check_new(&mut inbound, 0., 7, &["a7"]);
-    check_duplicate(&mut inbound, 6);
     check_new(&mut inbound, 0., 9, &["a?8"]);
     let mut inbound = group();
     check_new(&mut inbound, 0., 0, &["a0"]);
     check_new(&mut inbound, 0., 1, &["a1"]);
+}
+
+#[test]
+fn what_lies_before_the_start_is_told_as_lost_once() {
+    let mut inbound = group();
+    let start = 300_u32;
+    let farthest = start.wrapping_sub(BEFORE_START) & ID_MASK;
+    check_new(&mut inbound, 0., start, &["a300"]);
+    check_too_early(&mut inbound, start - 1);
+    check_new(&mut inbound, 0., start + 3, &["a?301", "a?302"]);
+    // Also while something waits, and wherever the stream has got to.
+    check_too_early(&mut inbound, start - 2);
+    assert_eq!(inbound.reply_lost(&name('a'), 302), []);
+    check_reply(&mut inbound, 301, &["a301", "a-1", "a303"]);
+    check_new(&mut inbound, 0., 9000, &["a-8696", "a9000"]);
+    check_too_early(&mut inbound, 0);
+    check_too_early(&mut inbound, TOP);
+    check_too_early(&mut inbound, farthest);
+    for id in [farthest - 1, farthest, TOP, 0, start - 2, start - 1] {
+        check_duplicate(&mut inbound, id);
+    }
+    // What the stream has passed on, as itself or as lost, is told already.
+    for id in [start, 301, 302, 303, 304, 8999, 9000] {
+        check_duplicate(&mut inbound, id);
+    }
+    for id in (0..start).chain(TOP - 1000..=TOP) {
+        inbound.receive(at(0.), id, message('a', id));
+    }
+    assert_eq!(inbound.streams[&name('a').route()].told.len(), BEFORE_START as usize);
+}
+
+#[test]
+fn what_comes_round_again_does_not_lie_before_the_start() {
+    let mut inbound = group();
+    let quarter = 1 << 29;
+    for id in [quarter, 2 * quarter, 3 * quarter, 0, quarter - 9] {
+        assert_eq!(inbound.receive(at(0.), id, message('a', id)).0, Arrival::New, "{id}");
+    }
+    check_duplicate(&mut inbound, quarter - 9);
+    check_duplicate(&mut inbound, quarter - 10);
+}
+
+#[test]
+fn a_point_to_point_stream_has_nothing_before_its_start() {
+    let mut inbound = p2p();
+    check_duplicate(&mut inbound, 0);
+    check_duplicate(&mut inbound, TOP);
+    check_new(&mut inbound, 0., 1, &["a1"]);
+    check_duplicate(&mut inbound, 0);
 }
 
 #[test]
@@ -216,28 +282,35 @@ fn a_loss_behind_a_gap_waits_for_its_place() {
     check(inbound.reply_lost(&name('a'), 4), &[]);
     // Until then it may still come by itself.
     check_new(&mut inbound, 0., 4, &[]);
-    check(inbound.reply(2, message('a', 2)), &["a2", "a-1", "a4", "a5"]);
+    check_reply(&mut inbound, 2, &["a2", "a-1", "a4", "a5"]);
 }
 
 #[test]
 fn replies_mean_something_only_if_asked_for() {
     let mut inbound = p2p();
-    check(inbound.reply(1, message('a', 1)), &[]);
+    check_idle_reply(&mut inbound, 'a', 1);
     check(inbound.reply_lost(&name('a'), 1), &[]);
     check_new(&mut inbound, 0., 1, &["a1"]);
     check_new(&mut inbound, 0., 3, &["a?2"]);
     for id in [0, 1, 3, 4, 5000, 2 | 1 << 31] {
-        check(inbound.reply(id, message('a', id)), &[]);
+        check_idle_reply(&mut inbound, 'a', id);
         check(inbound.reply_lost(&name('a'), id), &[]);
     }
-    check(inbound.reply(2, message('b', 2)), &[]);
-    check(inbound.reply(2, message('a', 2)), &["a2", "a3"]);
-    check(inbound.reply(2, message('a', 2)), &[]);
+    check_idle_reply(&mut inbound, 'b', 2);
+    check_reply(&mut inbound, 2, &["a2", "a3"]);
+    check_idle_reply(&mut inbound, 'a', 2);
 
     check_new(&mut inbound, 0., 5, &["a?4"]);
     check(inbound.reply_lost(&name('b'), 4), &[]);
     check(inbound.reply_lost(&name('a'), 4), &["a-1", "a5"]);
     check(inbound.reply_lost(&name('a'), 4), &[]);
+    check_idle_reply(&mut inbound, 'a', 4);
+
+    // One that is filled, but waits behind another.
+    check_new(&mut inbound, 0., 8, &["a?6", "a?7"]);
+    check_reply(&mut inbound, 7, &[]);
+    check_idle_reply(&mut inbound, 'a', 7);
+    check_reply(&mut inbound, 6, &["a6", "a7", "a8"]);
 }
 
 #[test]
@@ -342,7 +415,7 @@ fn the_stream_that_holds_most_makes_room() {
     check_lengths(&actions, &["request 4", "lost a 1", "deliver a"]);
     assert!(inbound.bytes <= BUFFER_BYTES);
     // The other one still waits for what it misses.
-    let actions = inbound.reply(2, message('b', 2));
+    let (_, actions) = inbound.reply(2, message('b', 2));
     check_lengths(&actions, &["deliver b", "deliver b"]);
 }
 
@@ -405,6 +478,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         10 => (source(), near()).prop_map(|(source, id)| Step::Message(source, id)),
         1 => (source(), 500..3000i32).prop_map(|(source, id)| Step::Message(source, id)),
+        1 => (source(), -600..-6i32).prop_map(|(source, id)| Step::Message(source, id)),
         3 => (source(), -6..3i32).prop_map(|(source, id)| Step::Reply(source, id)),
         1 => (source(), -6..3i32).prop_map(|(source, id)| Step::ReplyLost(source, id)),
         1 => source().prop_map(Step::Forget),
@@ -419,6 +493,9 @@ struct Told {
     highest: u32,
     /// The next id that may be told about; none before the first.
     next: Option<u32>,
+    /// Where the stream started, and what arrived from before. Groups only.
+    start: Option<u32>,
+    too_early: BTreeSet<u32>,
     arrived: BTreeSet<u32>,
     asked: BTreeMap<u32, u32>,
 }
@@ -484,27 +561,36 @@ impl Listener {
                     told.highest = id;
                 }
                 let is_new = !known && told.arrived.insert(id);
+                if told.next.is_none() {
+                    told.start = Some(id);
+                }
+                let before_start = told.start.map(|start| start.wrapping_sub(id) & ID_MASK);
+                let is_too_early = before_start.is_some_and(|n| (1..=BEFORE_START).contains(&n))
+                    && told.too_early.insert(id);
                 let (arrival, actions) = self.inbound.receive(self.now, id, message(source, id));
                 prop_assert_eq!(arrival == Arrival::New, is_new);
+                if arrival == Arrival::Duplicate {
+                    let lost = Action::Lost { source: name(source), count: 1 };
+                    let expected = if is_too_early { vec![lost] } else { Vec::new() };
+                    prop_assert_eq!(actions, expected);
+                    return Ok(());
+                }
                 actions
             }
             Step::Reply(source, offset) => {
                 let told = self.told.entry(name(source)).or_default();
                 let id = id(told, offset);
-                let actions = self.inbound.reply(id, message(source, id));
-                // It counts as arrived only if it was asked for and still missing.
-                if self.told[&name(source)].asked.contains_key(&id) {
-                    let stream = self.inbound.streams.get(&name(source).route());
-                    let waits = stream.is_some_and(|stream| {
+                let is_missing =
+                    self.inbound.streams.get(&name(source).route()).is_some_and(|stream| {
                         let slot = stream.index(id).and_then(|index| stream.slots.get(index));
-                        matches!(slot, Some(Slot::Message(_)))
+                        matches!(slot, Some(Slot::Missing(_)))
                     });
-                    let delivered = actions.iter().any(
-                        |action| matches!(action, Action::Deliver(message) if id_of(message) == id),
-                    );
-                    if waits || delivered {
-                        self.told.entry(name(source)).or_default().arrived.insert(id);
-                    }
+                let (arrival, actions) = self.inbound.reply(id, message(source, id));
+                prop_assert_eq!(arrival == Arrival::New, is_missing);
+                let told = self.told.entry(name(source)).or_default();
+                if is_missing {
+                    prop_assert!(told.asked.contains_key(&id));
+                    prop_assert!(told.arrived.insert(id));
                 } else {
                     prop_assert!(actions.is_empty());
                 }
@@ -600,11 +686,22 @@ enum Packet {
     Reply(u32, Option<Bytes>),
 }
 
+struct Receiver {
+    inbound: Inbound,
+    /// The id at which the stream starts.
+    start: Option<u32>,
+    delivered: Vec<u32>,
+    /// How many in their place.
+    lost: u32,
+    /// Told as lost, from before the start.
+    too_early: BTreeSet<u32>,
+}
+
 /// A sender and receivers on a network that may lose, repeat and delay packets.
 struct Network {
     now: Duration,
     sender: Outbound,
-    receivers: BTreeMap<char, (Inbound, Vec<u32>, u32)>,
+    receivers: BTreeMap<char, Receiver>,
     /// By arrival; the number keeps packets of the same time apart.
     packets: BTreeMap<(Duration, u64), (char, Packet)>,
     sent: u64,
@@ -664,13 +761,13 @@ impl Network {
         for action in actions {
             match action {
                 Action::Deliver(message) => {
-                    if let Some((_, delivered, _)) = self.receivers.get_mut(&member) {
-                        delivered.push(id_of(&message));
+                    if let Some(receiver) = self.receivers.get_mut(&member) {
+                        receiver.delivered.push(id_of(&message));
                     }
                 }
                 Action::Lost { count, .. } => {
-                    if let Some((_, _, lost)) = self.receivers.get_mut(&member) {
-                        *lost += count;
+                    if let Some(receiver) = self.receivers.get_mut(&member) {
+                        receiver.lost += count;
                     }
                 }
                 Action::Request { id, .. } => self.transmit(member, Packet::Rtx(id)),
@@ -681,18 +778,28 @@ impl Network {
     fn arrive(&mut self, member: char, packet: Packet) {
         let (now, from) = (self.now, name(member));
         let message = |payload| ReceivedMessage { payload, ..message('s', 0) };
-        let Some((inbound, ..)) = self.receivers.get_mut(&member) else { return };
+        let Some(receiver) = self.receivers.get_mut(&member) else { return };
         match packet {
             Packet::Msg(id, payload) => {
-                let (_, actions) = inbound.receive(now, id, message(payload));
+                let start = *receiver.start.get_or_insert(id);
+                let (arrival, mut actions) = receiver.inbound.receive(now, id, message(payload));
+                if arrival == Arrival::Duplicate && !actions.is_empty() {
+                    assert_eq!(actions, [Action::Lost { source: name('s'), count: 1 }]);
+                    assert!(id < start && receiver.too_early.insert(id), "{id}");
+                    actions.clear();
+                }
                 self.transmit(member, Packet::Ack(id));
                 self.receiver_does(member, actions);
             }
-            Packet::Reply(id, payload) => {
-                let actions = match payload {
-                    Some(payload) => inbound.reply(id, message(payload)),
-                    None => inbound.reply_lost(&name('s'), id),
-                };
+            Packet::Reply(id, Some(payload)) => {
+                let (arrival, actions) = receiver.inbound.reply(id, message(payload));
+                if arrival == Arrival::New {
+                    self.transmit(member, Packet::Ack(id));
+                }
+                self.receiver_does(member, actions);
+            }
+            Packet::Reply(id, None) => {
+                let actions = receiver.inbound.reply_lost(&name('s'), id);
                 self.receiver_does(member, actions);
             }
             Packet::Ack(id) => {
@@ -700,9 +807,8 @@ impl Network {
                 self.sender_does(actions);
             }
             Packet::Rtx(id) => {
-                let (found, actions) = self.sender.rtx_request(now, &from, id);
+                let found = self.sender.rtx_request(now, &from, id);
                 self.transmit(member, Packet::Reply(id, found.map(|found| found.payload.clone())));
-                self.sender_does(actions);
             }
         }
     }
@@ -711,7 +817,7 @@ impl Network {
     fn run(&mut self, until: Duration) {
         loop {
             let packet = self.packets.first_key_value().map(|(&(at, _), _)| at);
-            let receivers = self.receivers.values().map(|(inbound, ..)| inbound.next_deadline());
+            let receivers = self.receivers.values().map(|one| one.inbound.next_deadline());
             let next = [packet, self.sender.next_deadline()].into_iter().chain(receivers);
             let Some(next) = next.flatten().min().filter(|&next| next <= until) else { break };
             self.now = self.now.max(next);
@@ -725,8 +831,8 @@ impl Network {
             self.sender_does(actions);
             let members: Vec<char> = self.receivers.keys().copied().collect();
             for member in members {
-                let Some((inbound, ..)) = self.receivers.get_mut(&member) else { continue };
-                let actions = inbound.tick(self.now);
+                let Some(receiver) = self.receivers.get_mut(&member) else { continue };
+                let actions = receiver.inbound.tick(self.now);
                 self.receiver_does(member, actions);
             }
         }
@@ -740,10 +846,20 @@ proptest! {
     /// Over any network: in order, without duplicates, and what the sender reports
     /// as delivered was delivered, or the receiver was told that it is lost.
     #[test]
-    fn two_sides_agree(seed in 1..u64::MAX, loss_percent in 0..60u64, count in 1..80u32) {
+    fn two_sides_agree(
+        seed in 1..u64::MAX,
+        loss_percent in 0..60u64,
+        count in 1..80u32,
+        is_p2p in any::<bool>(),
+    ) {
         let sender = Outbound::new(Some(timers(4)));
-        // Streams that start at 1, so that losing the first message is a loss, too.
-        let receiver = || (Inbound::new(Some(timers(4)), true), Vec::new(), 0);
+        let receiver = || Receiver {
+            inbound: Inbound::new(Some(timers(4)), is_p2p),
+            start: is_p2p.then_some(1),
+            delivered: Vec::new(),
+            lost: 0,
+            too_early: BTreeSet::new(),
+        };
         let mut network = Network {
             now: Duration::ZERO,
             sender,
@@ -770,17 +886,21 @@ proptest! {
         network.run(Duration::MAX);
 
         prop_assert_eq!(network.reports.len(), count as usize);
-        for (&member, (inbound, delivered, lost)) in &network.receivers {
+        for (&member, receiver) in &network.receivers {
+            let Receiver { inbound, start, delivered, lost, too_early } = receiver;
             prop_assert!(delivered.is_sorted_by(|a, b| a < b), "{:?}", delivered);
-            let told = delivered.len() as u32 + lost;
-            let last = inbound.streams.values().next().map_or(0, |stream| stream.last);
-            prop_assert_eq!(told, last, "each up to the last, once");
+            // Each from the start to the last, once, as itself or as lost.
+            let start = start.unwrap_or(1);
+            let last = inbound.streams.values().next().map_or(start - 1, |stream| stream.last);
+            prop_assert_eq!(start + delivered.len() as u32 + lost, last + 1);
             if loss_percent == 0 {
-                prop_assert_eq!(delivered.len(), count as usize);
+                prop_assert_eq!((delivered.len() + too_early.len(), *lost), (count as usize, 0));
             }
             for (&request, report) in &network.reports {
+                let id = request as u32;
                 if report.delivered.contains(&name(member)) {
-                    prop_assert!(request as u32 <= last, "{} of {}", request, last);
+                    let is_told = (start..=last).contains(&id) || too_early.contains(&id);
+                    prop_assert!(is_told, "{} of {} to {}", id, start, last);
                 }
                 if loss_percent == 0 {
                     prop_assert_eq!(&report.lost, &[]);

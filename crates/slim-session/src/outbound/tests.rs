@@ -221,7 +221,7 @@ fn unreliable_messages_are_done_at_once() {
     let audience = Audience::All { online: names("a"), offline: names("b") };
     let (id, actions) = outbound.publish(at(0.), RequestId(1), message(1), audience);
     check(actions, &["1>*", "1 ok lost"]);
-    assert_eq!(outbound.rtx_request(at(0.), &name("a"), id), (None, Vec::new()));
+    assert_eq!(outbound.rtx_request(at(0.), &name("a"), id), None);
     check(outbound.member_online(at(0.), &name("b")), &[]);
     assert_eq!((outbound.open(), outbound.entries.len()), (0, 0));
     assert_eq!(outbound.next_deadline(), None);
@@ -231,29 +231,42 @@ fn unreliable_messages_are_done_at_once() {
 // ---------------------------------------------------------------- retransmission on request
 
 #[test]
-fn a_request_is_answered_and_counts_as_ack() {
+fn a_request_is_answered_and_is_no_ack() {
     let mut outbound = reliable(1);
     let audience = Audience::All { online: names("a"), offline: names("b") };
     let (id, _) = outbound.publish(at(0.), RequestId(1), message(42), audience);
-    let (found, actions) = outbound.rtx_request(at(0.), &name("a"), id);
-    assert_eq!(found.map(|message| message.payload.len()), Some(42));
-    check(actions, &["1 ok a lost b"]);
     // As often as it is asked for, also by who was offline.
-    for who in ["a", "b"] {
-        let (found, actions) = outbound.rtx_request(at(0.), &name(who), id);
-        assert!(found.is_some());
-        check(actions, &[]);
+    for who in ["a", "a", "b"] {
+        let found = outbound.rtx_request(at(0.5), &name(who), id);
+        assert_eq!(found.map(|message| message.payload.len()), Some(42));
     }
-    assert_eq!(outbound.rtx_request(at(0.), &name("a"), 2).0, None);
+    assert_eq!(outbound.rtx_request(at(0.5), &name("a"), 2), None);
+    // Until there is an ack, copies follow as if nobody had asked.
+    assert_eq!(outbound.open(), 1);
+    check_run(&mut outbound, 1., &[(1., &["1>a"])]);
+    check(outbound.ack(at(1.5), &name("a"), id), &["1 ok a lost b"]);
+    check(outbound.ack(at(1.5), &name("b"), id), &[]);
+    check(outbound.member_online(at(2.), &name("b")), &[]);
+    assert!(outbound.rtx_request(at(2.), &name("a"), id).is_some(), "even after the ack");
+}
+
+#[test]
+fn who_asks_in_vain_has_not_got_it_and_is_not_silent() {
+    let mut outbound = reliable(1);
+    publish(&mut outbound, 0., "a b", "");
+    assert!(outbound.rtx_request(at(0.5), &name("a"), 1).is_some());
+    check_run(&mut outbound, 9., &[(1., &["1>a", "1>b"]), (2., &["!b", "1 ok lost a b"])]);
 }
 
 #[test]
 fn only_recipients_are_answered() {
     let mut outbound = reliable(1);
     let id = publish(&mut outbound, 0., "a b", "");
-    assert_eq!(outbound.rtx_request(at(0.), &name("x"), id), (None, Vec::new()));
     outbound.member_gone(&name("b"));
-    assert_eq!(outbound.rtx_request(at(0.), &name("b"), id), (None, Vec::new()));
+    for who in ["x", "b"] {
+        assert_eq!(outbound.rtx_request(at(0.), &name(who), id), None);
+    }
+    assert!(outbound.heard_at.is_empty(), "nothing is remembered of them");
 }
 
 // ---------------------------------------------------------------- presence
@@ -317,7 +330,7 @@ fn who_is_back_and_silent_again_is_not_tried_for_ever() {
     check_run(&mut outbound, 6., &[(6., &["!a"])]);
     check(outbound.member_online(at(9.), &name("a")), &[]);
     // If it asks, it gets it all the same.
-    assert!(outbound.rtx_request(at(9.), &name("a"), 1).0.is_some());
+    assert!(outbound.rtx_request(at(9.), &name("a"), 1).is_some());
 }
 
 #[test]
@@ -338,6 +351,30 @@ fn without_an_audience_there_is_nothing_to_wait_for() {
     let audience = Audience::All { online: Vec::new(), offline: Vec::new() };
     let (_, actions) = outbound.publish(at(0.), RequestId(1), message(1), audience);
     check(actions, &["1>*", "1 ok lost"]);
+}
+
+// ---------------------------------------------------------------- keys
+
+#[test]
+fn keys_tell_whether_all_before_is_reported() {
+    let mut outbound = reliable(1);
+    assert_eq!((outbound.next_key(), outbound.oldest_open()), (0, None));
+    for _ in 0..3 {
+        publish(&mut outbound, 0., "a", "");
+    }
+    assert_eq!((outbound.next_key(), outbound.oldest_open()), (3, Some(0)));
+    outbound.ack(at(0.), &name("a"), 2);
+    assert_eq!(outbound.oldest_open(), Some(0));
+    outbound.ack(at(0.), &name("a"), 1);
+    assert_eq!(outbound.oldest_open(), Some(2));
+    outbound.fail_all();
+    assert_eq!((outbound.next_key(), outbound.oldest_open()), (3, None));
+    publish(&mut outbound, 0., "", "");
+    assert_eq!((outbound.next_key(), outbound.oldest_open()), (4, None), "reported at once");
+
+    let mut unreliable = Outbound::new(None);
+    publish(&mut unreliable, 0., "a", "");
+    assert_eq!((unreliable.next_key(), unreliable.oldest_open()), (0, None));
 }
 
 // ---------------------------------------------------------------- the link
@@ -416,9 +453,9 @@ fn open_messages_fill_the_window_and_reported_ones_leave_it() {
     // The oldest that is reported makes room; the open ones stay.
     publish(&mut outbound, 0., "a", "");
     assert_eq!(outbound.entries.len(), WINDOW);
-    assert_eq!(outbound.rtx_request(at(0.), &name("a"), 7).0, None);
-    assert!(outbound.rtx_request(at(0.), &name("a"), 9).0.is_some());
-    assert!(outbound.rtx_request(at(0.), &name("a"), 1).0.is_some());
+    assert_eq!(outbound.rtx_request(at(0.), &name("a"), 7), None);
+    assert!(outbound.rtx_request(at(0.), &name("a"), 9).is_some());
+    assert!(outbound.rtx_request(at(0.), &name("a"), 1).is_some());
     assert_eq!(outbound.keys.len(), WINDOW);
 }
 
@@ -441,8 +478,8 @@ fn large_messages_fill_the_window_sooner() {
     publish(&mut outbound);
     assert_eq!(outbound.entries.len(), 4);
     assert_eq!(outbound.bytes, WINDOW_BYTES);
-    assert_eq!(outbound.rtx_request(at(0.), &name("a"), 1).0, None);
-    assert!(outbound.rtx_request(at(0.), &name("a"), 2).0.is_some());
+    assert_eq!(outbound.rtx_request(at(0.), &name("a"), 1), None);
+    assert!(outbound.rtx_request(at(0.), &name("a"), 2).is_some());
 }
 
 // ---------------------------------------------------------------- random conversations
@@ -525,6 +562,10 @@ impl Conversation {
             prop_assert_eq!(awaited.count(), entry.awaited);
             prop_assert!(entry.request.is_none() || entry.awaited > 0, "an open message waits");
         }
+        let mut open = outbound.entries.iter().filter(|(_, entry)| entry.request.is_some());
+        prop_assert_eq!(open.clone().count(), outbound.open());
+        prop_assert_eq!(open.next().map(|(&key, _)| key), outbound.oldest_open());
+        prop_assert!(outbound.entries.keys().all(|&key| key < outbound.next_key()));
         let bytes: usize = outbound.entries.values().map(|entry| entry.size).sum();
         prop_assert_eq!(outbound.bytes, bytes);
         Ok(())
@@ -576,11 +617,11 @@ impl Conversation {
             }
             Step::Rtx(who, back) => {
                 let id = self.outbound.next_id.wrapping_sub(back);
-                let (found, actions) = self.outbound.rtx_request(self.now, &member(who), id);
-                if found.is_some() {
-                    self.acknowledged(&member(who), id);
-                }
-                actions
+                let request = self.requests.get(&id).map(|&request| &self.expected[request]);
+                let found = self.outbound.rtx_request(self.now, &member(who), id);
+                let member = member(who);
+                prop_assert!(found.is_none() || request.unwrap().audience.contains(&member));
+                Vec::new()
             }
             Step::Gone(who) => self.outbound.member_gone(&member(who)),
             Step::Presence(who, true) => {

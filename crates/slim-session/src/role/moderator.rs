@@ -48,12 +48,18 @@ const DOUBT: Duration = Duration::from_secs(11);
 /// How long it is tried whether a member that is invited again was started again.
 const DOUBT_PACE: Pace = Pace { period: Duration::from_secs(1), retries: 1 };
 
+/// Removed members that are remembered because they did not confirm it.
+const MAX_AWAY: usize = 1024;
+
 /// How long an unconfirmed welcome holds up the next change of the group.
 const SLOT_LIMIT: Duration = Duration::from_secs(1);
 
 /// The token in our leaf is renewed this many seconds before it expires. Members of
 /// the reference check it with every message, and hear nobody once it is too old.
 const REFRESH_MARGIN_SECS: u64 = 900;
+
+/// At least this many seconds are between two renewals.
+const REFRESH_PAUSE_SECS: u64 = 60;
 
 /// What the moderator of a session has under way.
 #[derive(Debug, Default)]
@@ -66,6 +72,13 @@ pub(crate) struct Moderator {
     /// up others.
     slot: Option<(TaskId, Duration)>,
     next: TaskId,
+    /// Not before, in seconds since the Unix epoch, is our credential renewed again:
+    /// some tokens last no longer than the margin.
+    refresh_from: u64,
+    /// Removed, but they did not confirm it. They are told again when they are heard.
+    away: BTreeMap<RouteName, Participant>,
+    /// The last key package that each member came back with, and our answer.
+    readmitted: BTreeMap<RouteName, (Bytes, Command)>,
 }
 
 #[derive(Debug)]
@@ -116,7 +129,6 @@ struct Removal {
 #[derive(Debug)]
 enum Change {
     Admit(TaskId),
-    Retire(TaskId),
     Rejoin {
         member: Name,
         message_id: u32,
@@ -191,8 +203,9 @@ impl Moderator {
         message: &Authentic,
     ) {
         let Some(Purpose::Discover(task)) = core.completed(message) else { return };
-        let Some(invite) = self.invites.get_mut(&task) else { return };
         let peer = message.source.clone();
+        self.is_out(core, cx, &peer);
+        let Some(invite) = self.invites.get_mut(&task) else { return };
         match namesake(core, &peer) {
             Some(member) if member.online => {
                 invite.stage = Stage::Doubting { peer, since: cx.now.at };
@@ -201,11 +214,26 @@ impl Moderator {
         }
     }
 
+    /// Who answers a discovery is not in the session, so it need not be told to go:
+    /// that would throw it out again.
+    fn is_out(&mut self, core: &mut Core, cx: &mut Context<'_>, name: &Name) {
+        self.away.remove(&name.route());
+        let known: Vec<TaskId> = (self.removals.iter())
+            .filter(|(_, removal)| removal.member.name.route() == name.route())
+            .map(|(task, _)| *task)
+            .collect();
+        for task in known {
+            core.exchanges.cancel(|purpose| *purpose == Purpose::Dismiss(task));
+            self.on_dismissed(cx, task, true);
+        }
+    }
+
     /// Asks the one that answered in, in place of a member with its name that is
     /// not there any more.
     fn join(&mut self, core: &mut Core, cx: &mut Context<'_>, task: TaskId, peer: Name) {
         if let Some(old) = namesake(core, &peer).map(|entry| entry.name.clone()) {
-            self.drop_member(core, cx, &old, ParticipantChange::Left, Vec::new(), true);
+            let dismiss = old.route() != peer.route();
+            self.drop_member(core, cx, &old, ParticipantChange::Left, Vec::new(), dismiss);
         }
         let Some(invite) = self.invites.get_mut(&task) else { return };
         invite.stage = Stage::Joining;
@@ -254,7 +282,7 @@ impl Moderator {
             claims: message.claims.clone(),
         };
         self.changes.push_back(Change::Admit(task));
-        self.pump(core, cx);
+        self.on_subscribed(core, cx);
     }
 
     /// An invited application says that it cannot verify us, or we cannot verify
@@ -311,17 +339,41 @@ impl Moderator {
 
     // ------------------------------------------------------------ change the group
 
+    /// The node answered a subscription of the channel. Without the channel nobody
+    /// can be admitted.
+    pub(crate) fn on_subscribed(&mut self, core: &mut Core, cx: &mut Context<'_>) {
+        if !core.is_refused(cx) {
+            return self.pump(core, cx);
+        }
+        let queued: Vec<(TaskId, Name)> = (self.invites.iter())
+            .filter(|(_, invite)| matches!(invite.stage, Stage::Queued { .. }))
+            .map(|(task, invite)| (*task, invite.name.clone()))
+            .collect();
+        for (task, name) in queued {
+            let reason = "the node refuses us the channel".to_owned();
+            self.fail_invite(core, cx, task, &InviteError::Refused { name, reason });
+        }
+    }
+
     /// Makes the changes whose turn it is.
     pub(crate) fn pump(&mut self, core: &mut Core, cx: &mut Context<'_>) {
         while self.slot.is_none() && core.is_open() && core.is_subscribed(cx) {
             match self.changes.pop_front() {
                 None => return,
                 Some(Change::Admit(task)) => self.admit(core, cx, task),
-                Some(Change::Retire(task)) => self.retire(core, cx, task),
                 Some(Change::Rejoin { member, message_id, key_package, claims }) => {
-                    readmit(core, cx, &member, message_id, &key_package, &claims);
+                    if let Some(reply) =
+                        readmit(core, cx, &member, message_id, &key_package, &claims)
+                    {
+                        self.readmitted.insert(member.route(), (key_package, reply));
+                    }
                 }
-                Some(Change::Refresh) => refresh(core, cx),
+                Some(Change::Refresh) => {
+                    refresh(core, cx);
+                    let expires_at = core.mls.as_ref().and_then(Encryption::credential_expires_at);
+                    let left = expires_at.unwrap_or_default().saturating_sub(cx.now.unix);
+                    self.refresh_from = cx.now.unix + (left / 2).max(REFRESH_PAUSE_SECS);
+                }
             }
         }
     }
@@ -345,7 +397,14 @@ impl Moderator {
         };
         let entry = (**entry).clone();
         let joined = entry.participant();
-        let others: Vec<RouteName> = core.roster.online().map(Name::route).collect();
+        // Who has not confirmed its own welcome yet gets this, too, but does not
+        // hold up the invitation.
+        let (joining, others): (Vec<&Entry>, Vec<&Entry>) =
+            core.roster.iter().filter(|entry| entry.online).partition(|entry| entry.joining);
+        let routes = |entries: Vec<&Entry>| -> Vec<RouteName> {
+            entries.into_iter().map(|entry| entry.name.route()).collect()
+        };
+        let (joining, others) = (routes(joining), routes(others));
         let alone = core.roster.is_empty();
         core.roster.insert(entry);
         let participants = core.participants();
@@ -356,15 +415,21 @@ impl Moderator {
         // Before the welcome: the others should know the new member before it speaks.
         let announced = alone;
         if !alone {
-            core.update(
-                cx,
-                Purpose::Admit(task),
-                GroupUpdateOp::Add,
-                Some(joined),
-                participants.clone(),
-                commit,
-                others.iter().copied(),
-            );
+            let mut announce = |purpose, missing: &[RouteName]| {
+                core.update(
+                    cx,
+                    purpose,
+                    GroupUpdateOp::Add,
+                    Some(joined.clone()),
+                    participants.clone(),
+                    commit.clone(),
+                    missing.iter().copied(),
+                );
+            };
+            announce(Purpose::Admit(task), &others);
+            if !joining.is_empty() {
+                announce(Purpose::Announce, &joining);
+            }
         }
         let request = Request {
             destination: peer.clone(),
@@ -473,11 +538,23 @@ impl Moderator {
         message: &Authentic,
     ) {
         core.answer(cx, message, Command::LeaveReply);
+        if core.roster.get(&message.source).is_none() {
+            return;
+        }
         if core.is_p2p() {
             return core.end(cx, CloseReason::PeerLeft);
         }
         let peer = message.source.clone();
+        let invited = self.invites.iter().find(|(_, invite)| {
+            matches!(&invite.stage, Stage::Admitting { peer: other, .. } if *other == peer)
+        });
+        if let Some((&task, invite)) = invited {
+            let (name, reason) = (invite.name.clone(), "it left at once".to_owned());
+            self.fail_invite(core, cx, task, &InviteError::Refused { name, reason });
+            self.free_slot(task);
+        }
         self.drop_member(core, cx, &peer, ParticipantChange::Left, Vec::new(), false);
+        self.pump(core, cx);
     }
 
     /// Takes a member out of the roster at once, and out of the group as soon as
@@ -492,14 +569,19 @@ impl Moderator {
         dismiss: bool,
     ) {
         let Some(member) = core.drop_member(cx, name) else { return };
+        self.readmitted.remove(&name.route());
         if !member.joining {
             core.tell(cx, name, change);
+        }
+        if !core.is_open() {
+            return;
         }
         let task = self.next_task();
         let member = member.participant();
         self.removals.insert(task, Removal { member, waiting, dismiss });
-        self.changes.push_back(Change::Retire(task));
-        self.pump(core, cx);
+        // At once: nothing that is published from here on is for it. Who is just
+        // joining gets this update again once it holds the channel.
+        self.retire(core, cx, task);
     }
 
     fn retire(&mut self, core: &mut Core, cx: &mut Context<'_>, task: TaskId) {
@@ -554,6 +636,12 @@ impl Moderator {
 
     fn on_dismissed(&mut self, cx: &mut Context<'_>, task: TaskId, confirmed: bool) {
         let Some(removal) = self.removals.remove(&task) else { return };
+        let route = removal.member.name.route();
+        if confirmed {
+            self.away.remove(&route);
+        } else if self.away.len() < MAX_AWAY {
+            self.away.insert(route, removal.member.clone());
+        }
         for request in removal.waiting {
             let result = match confirmed {
                 true => Ok(()),
@@ -561,6 +649,29 @@ impl Moderator {
             };
             cx.out.done(request, Done::Removed(result));
         }
+    }
+
+    /// A member was offline and is back. Without MLS nothing tells it that it
+    /// missed a change of the roster, so it gets the roster again.
+    pub(crate) fn on_back(core: &mut Core, cx: &mut Context<'_>, member: &Name) {
+        if core.info.mls || core.is_p2p() {
+            return;
+        }
+        let command =
+            Command::GroupWelcome(GroupWelcome { participants: core.participants(), mls: None });
+        let missing = [member.route()];
+        let destination = member.clone();
+        let request = Request { destination, fanout: UNICAST, command, leaving: false };
+        core.request(cx, Purpose::Announce, request, core.control_pace(), missing);
+    }
+
+    /// Somebody who is not a member speaks: one that was removed while it was
+    /// away is told so.
+    pub(crate) fn on_stranger(&mut self, core: &mut Core, cx: &mut Context<'_>, name: &Name) {
+        let Some(member) = self.away.remove(&name.route()) else { return };
+        let task = self.next_task();
+        self.removals.insert(task, Removal { member, waiting: Vec::new(), dismiss: true });
+        self.dismiss(core, cx, task);
     }
 
     // ------------------------------------------------------------ rejoin
@@ -585,6 +696,14 @@ impl Moderator {
             None,
         );
         let member = message.source.clone();
+        // A copy under a new id: our answer is on its way, or was lost. Another
+        // commit would throw the member out of the group that it is entering.
+        if let Some((known, reply)) = self.readmitted.get(&member.route())
+            && *known == request.key_package
+        {
+            let reply = reply.clone();
+            return core.answer(cx, message, reply);
+        }
         // A newer request of the same member replaces one that waits.
         self.changes.retain(
             |change| !matches!(change, Change::Rejoin { member: other, .. } if *other == member),
@@ -712,6 +831,7 @@ impl Moderator {
     pub(crate) fn on_deadline(&mut self, core: &mut Core, cx: &mut Context<'_>) {
         let expires_at = core.mls.as_ref().and_then(Encryption::credential_expires_at);
         if expires_at.is_some_and(|at| at < cx.now.unix + REFRESH_MARGIN_SECS)
+            && cx.now.unix >= self.refresh_from
             && !self.changes.iter().any(|change| matches!(change, Change::Refresh))
         {
             self.changes.push_back(Change::Refresh);
@@ -770,11 +890,14 @@ fn readmit(
     message_id: u32,
     key_package: &Bytes,
     claims: &Claims,
-) {
-    let (Some(mls), true) = (core.mls.as_mut(), core.roster.get(member).is_some()) else { return };
-    let readmitted = match mls.rejoin(cx, key_package, claims) {
+) -> Option<Command> {
+    core.roster.get(member)?;
+    let readmitted = match core.mls.as_mut()?.rejoin(cx, key_package, claims) {
         Ok(readmitted) => readmitted,
-        Err(error) => return warn!(%member, %error, "rejoin refused"),
+        Err(error) => {
+            warn!(%member, %error, "rejoin refused");
+            return None;
+        }
     };
     let (commit, welcome): (MlsPayload, MlsPayload) = (readmitted.commit, readmitted.welcome);
     let reply = Command::RejoinReply(RejoinReply {
@@ -783,13 +906,14 @@ fn readmit(
     });
     core.send_command(cx, member.clone(), UNICAST, message_id, reply.clone(), false);
     let kind = slim_proto::MessageType::RejoinRequest;
-    core.memory.remember(member, kind, message_id, Some(reply));
+    core.memory.remember(member, kind, message_id, Some(reply.clone()));
     core.member_online(cx, member);
-    let Some(row) = core.roster.get(member).map(Entry::participant) else { return };
+    let row = core.roster.get(member).map(Entry::participant)?;
     let online: Vec<RouteName> = core.roster.online().map(Name::route).collect();
     let participants = core.participants();
     let rejoin = GroupUpdateOp::Rejoin;
     core.update(cx, Purpose::Announce, rejoin, Some(row), participants, Some(commit), online);
+    Some(reply)
 }
 
 /// A commit that renews our credential and changes nothing else.

@@ -81,11 +81,19 @@ impl Participant {
         self.phase == Phase::Active
     }
 
+    /// Whether no welcome has come yet.
+    pub(crate) fn is_invited(&self) -> bool {
+        matches!(self.phase, Phase::Invited { .. })
+    }
+
     /// Whether this command is the moderator's, by name and key. Only it may
     /// change the group.
     pub(crate) fn is_from_moderator(&self, message: &Authentic) -> bool {
-        message.source.route() == self.moderator.route()
-            && message.claims.public_key == self.moderator_key
+        self.is_moderator(&message.source) && message.claims.public_key == self.moderator_key
+    }
+
+    fn is_moderator(&self, name: &Name) -> bool {
+        name.route() == self.moderator.route()
     }
 
     // ------------------------------------------------------------ joining
@@ -122,7 +130,12 @@ impl Participant {
             Phase::Invited { .. } => {}
             // A copy under a new id: the answer to the first was lost, or is late.
             Phase::Welcomed { message_id } => return *message_id = message.message_id,
-            Phase::Active => return core.answer(cx, message, Command::GroupAck),
+            Phase::Active => {
+                if core.mls.is_none() {
+                    core.take_roster(cx, &welcome.participants);
+                }
+                return core.answer(cx, message, Command::GroupAck);
+            }
             Phase::Leaving => return,
         }
         if let Some(mls) = core.mls.as_mut() {
@@ -135,13 +148,24 @@ impl Participant {
                 return warn!(%error, "welcome refused");
             }
         }
-        core.fill_roster(&welcome.participants);
+        let own = core.info.local.route();
+        for row in welcome.participants.iter().filter(|row| row.name.route() != own) {
+            let mut entry = Entry::new(row);
+            // Its key is the one of its invitation.
+            entry.key = self.is_moderator(&row.name).then(|| self.moderator_key.clone());
+            core.roster.insert(entry);
+        }
         self.phase = Phase::Welcomed { message_id: message.message_id };
         self.on_subscribed(core, cx);
     }
 
     /// The last step: the channel is subscribed, so nothing is missed from here on.
     pub(crate) fn on_subscribed(&mut self, core: &mut Core, cx: &mut Context<'_>) {
+        if core.is_refused(cx)
+            && matches!(self.phase, Phase::Invited { .. } | Phase::Welcomed { .. })
+        {
+            return core.vanish(cx);
+        }
         let Phase::Welcomed { message_id } = self.phase else { return };
         if !core.is_subscribed(cx) {
             return;
@@ -181,7 +205,7 @@ impl Participant {
             // Known: a copy, or the change that our own welcome came with. A
             // rejoin's update tells us the roster that goes with the new welcome.
             if about_us && update.op == GroupUpdateOp::Rejoin {
-                core.fill_roster(&update.participants);
+                core.take_roster(cx, &update.participants);
             }
             return core.answer(cx, &message, Command::GroupAck);
         }
@@ -221,9 +245,10 @@ impl Participant {
         }
         match update.op {
             GroupUpdateOp::Add => {
-                let known = core.roster.get(&row.name).is_some();
-                core.roster.insert(Entry::new(row));
-                if !known {
+                // A copy tells nothing new.
+                if core.roster.get(&row.name).is_none() {
+                    core.roster.insert(Entry::new(row));
+                    core.inbound.expect_first(&row.name);
                     core.tell(cx, &row.name, ParticipantChange::Joined);
                 }
             }

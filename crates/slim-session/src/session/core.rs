@@ -11,7 +11,7 @@ use slim_proto::{
 };
 use tracing::debug;
 
-use super::data::Early;
+use super::data::{Early, Flush};
 use super::encryption::Encryption;
 use crate::api::{
     CloseReason, Done, Member, Outgoing, ParticipantChange, PublishError, RequestId, SessionEvent,
@@ -38,8 +38,15 @@ const NO_EPOCH: u64 = u64::MAX;
 /// have failed stays the session's.
 const CONTROL_PERIOD: Duration = Duration::from_secs(1);
 
+/// And no more often than this: copies are signed, and a moderator could ask for
+/// thousands a second.
+const MIN_CONTROL_PERIOD: Duration = Duration::from_millis(50);
+
 /// Whoever ends a session waits this long for the others.
 const CLOSING_LIMIT: Duration = Duration::from_secs(5);
+
+/// A session that is over repeats its last answers at most this long.
+const OVER_LIMIT: Duration = Duration::from_secs(60);
 
 /// What is known of a session before its first message.
 #[derive(Debug)]
@@ -81,7 +88,7 @@ pub(crate) struct Core {
     pub(super) early: Early,
     /// Publishes that wait for room in `outbound`.
     pub(super) waiting: VecDeque<(RequestId, Outgoing)>,
-    pub(super) flushes: Vec<RequestId>,
+    pub(super) flushes: Vec<Flush>,
     closes: Vec<RequestId>,
     /// The application does not keep up.
     pub(crate) busy: bool,
@@ -124,6 +131,14 @@ impl Core {
 
     pub(crate) fn is_p2p(&self) -> bool {
         self.info.session_type == SessionType::PointToPoint
+    }
+
+    /// Whether a message to this name is for us. A node may deliver what it likes.
+    pub(crate) fn is_addressed(&self, to: &Name) -> bool {
+        let own =
+            (to.id().is_any() || to.id() == self.info.local.id()) && to.same_app(&self.info.local);
+        let channel = |channels: &Channels| channels.control.route() == to.route();
+        own || self.channels.as_ref().is_some_and(channel)
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -174,6 +189,11 @@ impl Core {
         cx.subscriptions.drop_session(cx.now.at, cx.out, self.info.id);
     }
 
+    /// Whether the node refused us the channel.
+    pub(crate) fn is_refused(&self, cx: &Context<'_>) -> bool {
+        cx.subscriptions.any_refused(self.info.id)
+    }
+
     pub(crate) fn is_subscribed(&self, cx: &Context<'_>) -> bool {
         cx.subscriptions.all_held(self.info.id)
     }
@@ -195,17 +215,31 @@ impl Core {
         std::iter::once(self.own_row()).chain(self.roster.iter().map(Entry::participant)).collect()
     }
 
-    /// Takes the roster that a moderator sent; keys that are known stay known.
-    pub(crate) fn fill_roster(&mut self, participants: &[Participant]) {
-        let keys: BTreeMap<RouteName, _> = (self.roster.iter())
-            .filter_map(|entry| Some((entry.name.route(), entry.key.clone()?)))
+    /// Takes the roster that a moderator sent. The application learns of who came
+    /// and went meanwhile.
+    pub(crate) fn take_roster(&mut self, cx: &mut Context<'_>, participants: &[Participant]) {
+        let listed = |name: &Name| participants.iter().any(|row| row.name.route() == name.route());
+        let gone: Vec<Name> = (self.roster.iter())
+            .map(|entry| entry.name.clone())
+            .filter(|name| !listed(name))
             .collect();
-        self.roster.clear();
+        for name in gone {
+            self.drop_member(cx, &name);
+            self.tell(cx, &name, ParticipantChange::Left);
+        }
         for row in participants {
-            if row.name.route() != self.info.local.route() {
-                let mut entry = Entry::new(row);
-                entry.key = keys.get(&row.name.route()).cloned();
-                self.roster.insert(entry);
+            if row.name.route() == self.info.local.route() {
+                continue;
+            }
+            match self.roster.get(&row.name) {
+                None => {
+                    self.roster.insert(Entry::new(row));
+                    self.tell(cx, &row.name, ParticipantChange::Joined);
+                }
+                Some(_) if row.status == ParticipantState::Online => {
+                    self.member_online(cx, &row.name);
+                }
+                Some(_) => {}
             }
         }
     }
@@ -228,6 +262,7 @@ impl Core {
     /// A member has confirmed its welcome: data is awaited from now on.
     pub(crate) fn confirm(&mut self, cx: &mut Context<'_>, name: &Name) {
         if let Some(entry) = self.roster.get_mut(name) {
+            self.inbound.expect_first(name);
             entry.joining = false;
             entry.missed = 0;
         }
@@ -463,8 +498,17 @@ impl Core {
         exchange: ExchangeId,
         request: Request,
     ) {
-        let id = command_id(cx.rng);
-        self.exchanges.sent(exchange, id);
+        // A copy of an update keeps its id: members answer it again, and without
+        // MLS nothing else would tell it from a new change.
+        let id = match &request.command {
+            Command::GroupUpdate(_) => self.exchanges.first_id(exchange),
+            _ => None,
+        };
+        let id = id.unwrap_or_else(|| {
+            let id = command_id(cx.rng);
+            self.exchanges.sent(exchange, id);
+            id
+        });
         self.transmit(cx, id, request);
     }
 
@@ -534,6 +578,11 @@ impl Core {
         self.fail_data(cx);
     }
 
+    /// The application closes a session that is being closed.
+    pub(crate) fn await_close(&mut self, request: RequestId) {
+        self.closes.push(request);
+    }
+
     /// The session is over. Its last answers are repeated as long as a peer may
     /// ask for them.
     pub(crate) fn end(&mut self, cx: &mut Context<'_>, reason: CloseReason) {
@@ -543,7 +592,7 @@ impl Core {
         self.fail_data(cx);
         self.unsubscribe(cx);
         self.exchanges.cancel(|_| true);
-        self.phase = Phase::Over { until: cx.now.at + self.control_limit() };
+        self.phase = Phase::Over { until: cx.now.at + self.control_limit().min(OVER_LIMIT) };
         if self.announced {
             cx.out.event(self.info.id, SessionEvent::Closed { reason });
         }
@@ -563,8 +612,8 @@ impl Core {
             cx.out.done(request, Done::Published(Err(PublishError::Closed)));
         }
         self.fail_outstanding(cx);
-        for request in std::mem::take(&mut self.flushes) {
-            cx.out.done(request, Done::Flushed);
+        for flush in std::mem::take(&mut self.flushes) {
+            cx.out.done(flush.request, Done::Flushed);
         }
     }
 
@@ -606,7 +655,7 @@ impl Core {
 
 /// Repeats at least every [`CONTROL_PERIOD`] and ends after `limit`.
 fn pace(timeout: Duration, limit: Duration) -> Pace {
-    let period = timeout.min(CONTROL_PERIOD).max(Duration::from_millis(1));
+    let period = timeout.clamp(MIN_CONTROL_PERIOD, CONTROL_PERIOD);
     let times = limit.as_millis().div_ceil(period.as_millis()).max(1);
     Pace { period, retries: u32::try_from(times - 1).unwrap_or(u32::MAX) }
 }

@@ -13,7 +13,7 @@ use tracing::{debug, error};
 use super::core::Core;
 use super::encryption::EncryptionError;
 use crate::api::{Done, Outgoing, PublishError, ReceivedMessage, RequestId, SessionEvent};
-use crate::inbound;
+use crate::inbound::{self, Arrival};
 use crate::mls::DecryptError;
 use crate::outbound::{self, Audience, To, is_direct};
 use crate::outbox::Context;
@@ -31,6 +31,16 @@ const MAX_EARLY_BYTES: usize = 8 << 20;
 /// What encryption and the link add to a message, at most: the MLS framing with
 /// its padding and signature, and the header's MAC.
 const OVERHEAD: usize = 512;
+
+/// Who waits for the outcome of what was published before.
+#[derive(Debug)]
+pub(crate) struct Flush {
+    pub(super) request: RequestId,
+    /// How many of those still wait for room.
+    waiting: usize,
+    /// The others are before this.
+    mark: u64,
+}
 
 /// Data that waits for its session or commit.
 #[derive(Debug, Default)]
@@ -112,17 +122,26 @@ impl Core {
         while !self.outbound.is_full()
             && let Some((request, message)) = self.waiting.pop_front()
         {
+            for flush in self.flushes.iter_mut().filter(|flush| flush.waiting > 0) {
+                flush.waiting -= 1;
+                flush.mark = self.outbound.next_key() + 1;
+            }
             self.start(cx, request, message);
         }
-        if self.outbound.open() == 0 && self.waiting.is_empty() {
-            for request in std::mem::take(&mut self.flushes) {
-                cx.out.done(request, Done::Flushed);
+        let outbound = &self.outbound;
+        self.flushes.retain(|flush| {
+            let done =
+                flush.waiting == 0 && outbound.oldest_open().is_none_or(|key| key >= flush.mark);
+            if done {
+                cx.out.done(flush.request, Done::Flushed);
             }
-        }
+            !done
+        });
     }
 
     pub(crate) fn flush(&mut self, cx: &mut Context<'_>, request: RequestId) {
-        self.flushes.push(request);
+        let (waiting, mark) = (self.waiting.len(), self.outbound.next_key());
+        self.flushes.push(Flush { request, waiting, mark });
         self.retry_waiting(cx);
     }
 
@@ -206,8 +225,7 @@ impl Core {
         }
         entry.heard(cx.now.at);
         let to = To::One(entry.name.clone());
-        let (found, actions) = self.outbound.rtx_request(cx.now.at, source, id);
-        match found {
+        match self.outbound.rtx_request(cx.now.at, source, id) {
             Some(message) => {
                 let body = Body::RtxReply(payload_of(&message));
                 self.send_data(cx, &to, id, &message, body, None);
@@ -217,7 +235,6 @@ impl Core {
                 self.send_data(cx, &to, id, &empty, body, Some(true));
             }
         }
-        self.carry_out(cx, actions);
     }
 
     // ------------------------------------------------------------ receive
@@ -228,6 +245,13 @@ impl Core {
             return;
         }
         let source = publish.header.source.clone();
+        // By its number, which encryption authenticates; the metadata it does not.
+        let is_direct = is_direct(publish.message_id) && !self.is_p2p();
+        let to = publish.header.destination.route();
+        let is_for_all = self.channels.as_ref().is_some_and(|channels| channels.data.route() == to);
+        if to != self.info.local.route() && (is_direct || !is_for_all) {
+            return debug!(%source, "for somebody else");
+        }
         let plaintext = match self.open(&publish) {
             Ok(plaintext) => plaintext,
             Err(Unreadable::Early) => return self.keep_early_data(publish),
@@ -241,7 +265,6 @@ impl Core {
         entry.heard(cx.now.at);
         let source = entry.name.clone();
 
-        let is_direct = publish.metadata.contains_key(canonical::PUBLISH_TO) && !self.is_p2p();
         let is_reply = matches!(publish.body, Body::RtxReply(_));
         let id = publish.message_id;
         if self.timers.is_some() && !is_reply {
@@ -259,7 +282,14 @@ impl Core {
         let actions = match (is_reply, publish.header.error) {
             // Its presence alone says that the message is gone.
             (true, Some(_)) => self.inbound.reply_lost(&message.source, id),
-            (true, None) => self.inbound.reply(id, message),
+            (true, None) => {
+                let source = message.source.clone();
+                let (arrival, actions) = self.inbound.reply(id, message);
+                if arrival == Arrival::New {
+                    self.acknowledge(cx, &source, id, false);
+                }
+                actions
+            }
             (false, _) if is_direct => self.inbound.receive_direct(id, message).1,
             (false, _) => self.inbound.receive(cx.now.at, id, message).1,
         };
@@ -327,7 +357,12 @@ impl Core {
     /// Data that cannot be read yet.
     pub(crate) fn keep_early_data(&mut self, publish: Publish) {
         let (Body::Msg(payload) | Body::RtxReply(payload)) = &publish.body else { return };
-        let bytes = payload.blob.len();
+        let metadata: usize =
+            publish.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let bytes = payload.blob.len()
+            + payload.payload_type.len()
+            + publish.header.identity.len()
+            + metadata;
         if self.early.frames.len() < MAX_EARLY && self.early.bytes + bytes <= MAX_EARLY_BYTES {
             self.early.bytes += bytes;
             self.early.frames.push_back(publish);

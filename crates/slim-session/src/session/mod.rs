@@ -8,13 +8,13 @@ mod encryption;
 use std::time::Duration;
 
 use slim_proto::{Body, Command as Wire, MessageType, Name, Publish, RouteName};
-use tracing::{debug, trace};
+use tracing::{debug, trace, warn};
 
 pub(crate) use self::core::{Core, Setup};
 pub(crate) use self::encryption::Encryption;
 use crate::api::{CloseReason, Command, Done, InviteError, PublishError, RemoveError, RequestId};
 use crate::exchange::Due;
-use crate::gate::{Authentic, Refusal, authenticate};
+use crate::gate::{Authentic, Memory, Refusal, authenticate};
 use crate::outbox::Context;
 use crate::role::{Moderator, Participant, Purpose};
 
@@ -40,13 +40,26 @@ impl Session {
     }
 
     /// A session that `message`, a join request, invites us to.
-    pub(crate) fn invited(setup: Setup, cx: &mut Context<'_>, message: &Authentic) -> Self {
+    /// `memory` is of our session with this number before, so that what ended it
+    /// does not end this one when it is replayed.
+    pub(crate) fn invited(
+        setup: Setup,
+        cx: &mut Context<'_>,
+        message: &Authentic,
+        memory: Memory,
+    ) -> Self {
         let mut core = Core::new(setup, cx);
+        core.memory = memory;
         core.subscribe(cx);
         let moderator = message.source.clone();
         let mut role = Participant::new(moderator, &message.claims, cx.now.at);
         role.on_join_request(&mut core, cx, message);
         Self { core, role: Role::Participant(role) }
+    }
+
+    /// Which commands it has acted on.
+    pub(crate) fn into_memory(self) -> Memory {
+        self.core.memory
     }
 
     /// Calls the peer of a point-to-point session.
@@ -65,6 +78,11 @@ impl Session {
         self.core.is_over()
     }
 
+    /// Whether we were invited and wait for the welcome.
+    pub(crate) fn is_invited(&self) -> bool {
+        matches!(&self.role, Role::Participant(participant) if participant.is_invited())
+    }
+
     /// Whether nothing of it is needed any more.
     pub(crate) fn is_forgotten(&self, at: Duration) -> bool {
         self.core.is_forgotten(at)
@@ -80,7 +98,10 @@ impl Session {
     ) {
         let Self { core, role } = self;
         if !core.is_open() {
-            return refuse(cx, request, &command);
+            return match command {
+                Command::Close { .. } if !core.is_over() => core.await_close(request),
+                command => refuse(cx, request, &command),
+            };
         }
         match (command, role) {
             (Command::Invite { name, .. }, Role::Moderator(moderator)) => {
@@ -103,6 +124,8 @@ impl Session {
             (Command::Close { .. }, role) => {
                 core.start_closing(cx, request);
                 match role {
+                    // Nobody can be told.
+                    _ if !cx.out.connected => core.end(cx, CloseReason::Left),
                     Role::Moderator(moderator) => moderator.close(core, cx),
                     Role::Participant(participant) => participant.leave(core, cx),
                 }
@@ -166,6 +189,9 @@ impl Session {
                 return;
             }
         };
+        if !self.core.is_addressed(&message.destination) {
+            return debug!(%source, "command refused: for somebody else");
+        }
         if !self.core.knows_key(&message) {
             return debug!(%source, "command refused: not the key it joined with");
         }
@@ -179,12 +205,19 @@ impl Session {
             return;
         }
         self.core.heard(cx.now.at, &source);
+        if let Role::Moderator(moderator) = &mut self.role
+            && self.core.is_open()
+            && self.core.roster.get(&source).is_none()
+            && matches!(kind, MessageType::Heartbeat | MessageType::RejoinRequest)
+        {
+            moderator.on_stranger(&mut self.core, cx, &source);
+        }
         self.dispatch(cx, message);
     }
 
     /// A copy of a join request must not be answered once the welcome came.
     fn may_repeat(&self, kind: MessageType) -> bool {
-        kind != MessageType::JoinRequest || !self.takes_data()
+        kind != MessageType::JoinRequest || (self.is_invited() && !self.is_over())
     }
 
     fn dispatch(&mut self, cx: &mut Context<'_>, message: Authentic) {
@@ -202,9 +235,17 @@ impl Session {
         }
         match (&message.command, &mut *role) {
             (Wire::Heartbeat { epoch }, role) => {
+                // A copy of it is no sign of life.
+                let (source, id) = (&message.source, message.message_id);
+                core.memory.remember(source, MessageType::Heartbeat, id, None);
+                let was_offline =
+                    core.roster.get(&message.source).is_some_and(|entry| !entry.online);
                 let is_ahead = core.on_heartbeat(cx, &message.source, *epoch);
                 if let (true, Role::Participant(participant)) = (is_ahead, &mut *role) {
                     participant.on_newer_epoch(core, cx);
+                }
+                if let (true, Role::Moderator(_)) = (was_offline, &mut *role) {
+                    Moderator::on_back(core, cx, &message.source);
                 }
                 for purpose in core.excuse_up_to_date(&message.source, *epoch) {
                     role.on_completed(core, cx, purpose);
@@ -286,12 +327,11 @@ impl Session {
     /// The node answered a subscription of the channel.
     pub(crate) fn on_subscribed(&mut self, cx: &mut Context<'_>, result: &Result<(), String>) {
         if let Err(reason) = result {
-            debug!(%reason, "the channel cannot be subscribed");
-            return;
+            warn!(%reason, "the channel cannot be subscribed");
         }
         let Self { core, role } = self;
         match role {
-            Role::Moderator(moderator) => moderator.pump(core, cx),
+            Role::Moderator(moderator) => moderator.on_subscribed(core, cx),
             Role::Participant(participant) => participant.on_subscribed(core, cx),
         }
         self.settle(cx);
@@ -325,8 +365,13 @@ impl Session {
     }
 
     /// The link is lost.
-    pub(crate) fn on_link_down(&mut self) {
+    pub(crate) fn on_link_down(&mut self, cx: &mut Context<'_>) {
         self.core.pause();
+        if !self.core.is_open() {
+            // It was being closed, and nobody can be told any more.
+            self.core.end(cx, CloseReason::Left);
+            self.settle(cx);
+        }
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Duration> {

@@ -8,11 +8,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use rand::{SeedableRng, rngs::StdRng};
-use slim_auth::SharedSecret;
+use slim_auth::{Identity, SharedSecret};
 use slim_proto::{
-    Body, Message, MessageType, Name, RouteName, SessionId, SubscriptionAck, UNICAST,
+    Body, Header, Message, MessageType, Name, NameId, Publish, RouteName, SessionId, SessionType,
+    SubscriptionAck, UNICAST, canonical,
 };
 use slim_session::{
     Command, Done, Endpoint, EndpointConfig, Input, Now, Outgoing, Output, ParticipantChange,
@@ -50,10 +53,17 @@ pub(crate) struct World {
     /// Gives false for what is to be lost between two applications.
     pub(crate) filter: Option<Filter>,
     /// All publishes that were sent: from, what.
-    pub(crate) sent: Vec<(usize, slim_proto::Publish)>,
+    pub(crate) sent: Vec<(usize, Publish)>,
     next_request: u64,
     /// Of several holders of a name, the last is the one for a unicast.
     pub(crate) prefer_last: bool,
+    /// The node refuses subscriptions of channels (no identity in them).
+    pub(crate) refuse_channels: bool,
+    /// The node refuses everything.
+    pub(crate) refuse_all: bool,
+    /// Acks stay under way until it is false again.
+    pub(crate) hold_acks: bool,
+    held: Vec<(usize, Message)>,
 }
 
 impl World {
@@ -69,6 +79,10 @@ impl World {
             sent: Vec::new(),
             next_request: 0,
             prefer_last: false,
+            refuse_channels: false,
+            refuse_all: false,
+            hold_acks: false,
+            held: Vec::new(),
         };
         for name in names {
             world.add(name, SECRET);
@@ -118,7 +132,7 @@ impl World {
             match output {
                 Output::Send(message) => self.route(app, message),
                 Output::Ready => seen.ready = true,
-                Output::NotReady(reason) => panic!("not ready: {reason}"),
+                Output::NotReady(_) => seen.ready = false,
                 Output::Accepted(request) => seen.accepted.push(request.0),
                 Output::Done(request, done) => {
                     let before = seen.done.insert(request.0, done);
@@ -146,6 +160,15 @@ impl World {
             return;
         }
         match message {
+            Message::Subscribe(subscription)
+                if self.refuse_all
+                    || self.refuse_channels && subscription.header.identity.is_empty() =>
+            {
+                let result = Err("full".to_owned());
+                let subscription_id = subscription.subscription_id;
+                let ack = SubscriptionAck { subscription_id, result };
+                self.queue.push_back((from, from, Message::SubscriptionAck(ack)));
+            }
             Message::Subscribe(subscription) => {
                 let name = subscription.header.destination.route();
                 let holders = self.table.entry(name).or_default();
@@ -192,6 +215,15 @@ impl World {
         self.table.values_mut().for_each(|holders| holders.retain(|holder| *holder != app));
     }
 
+    /// Delivers the acks that were held.
+    pub(crate) fn release_acks(&mut self) {
+        self.hold_acks = false;
+        for (to, message) in std::mem::take(&mut self.held) {
+            self.input(to, Input::Received(message));
+        }
+        self.run();
+    }
+
     fn ack(&mut self, to: usize, subscription_id: u64) {
         let ack = SubscriptionAck { subscription_id, result: Ok(()) };
         self.queue.push_back((to, to, Message::SubscriptionAck(ack)));
@@ -202,6 +234,10 @@ impl World {
         let Some((from, to, message)) = self.queue.pop_front() else {
             return false;
         };
+        if self.hold_acks && matches!(message, Message::SubscriptionAck(_)) {
+            self.held.push((to, message));
+            return true;
+        }
         if self.apps[to].deaf {
             return true;
         }
@@ -366,4 +402,76 @@ pub(crate) fn config(mls: bool) -> SessionConfig {
 
 pub(crate) fn is_data(message: &Message) -> bool {
     matches!(message, Message::Publish(publish) if matches!(publish.body, Body::Msg(_)))
+}
+
+// ---------------------------------------------------------------- a liar
+
+/// Somebody who is not a member, with the secret or without.
+pub(crate) struct Mallory {
+    pub(crate) identity: SharedSecret,
+    pub(crate) name: Name,
+}
+
+impl Mallory {
+    pub(crate) fn new(secret: &str) -> Self {
+        let mut rng = StdRng::seed_from_u64(666);
+        let identity = SharedSecret::new("org/test/mallory", secret, &mut rng).unwrap();
+        let id = NameId::of_subject(identity.subject());
+        Self { identity, name: "org/test/mallory".parse::<Name>().unwrap().with_id(id) }
+    }
+
+    /// Who knows the secret.
+    pub(crate) fn insider() -> Self {
+        Self::new(SECRET)
+    }
+
+    pub(crate) fn unsigned(&self, to: &Name, session_id: SessionId, body: Body) -> Publish {
+        Publish {
+            header: Header::new(self.name.clone(), to.clone(), UNICAST),
+            session_type: SessionType::Multicast,
+            session_id,
+            message_id: 4711,
+            body,
+            metadata: BTreeMap::new(),
+        }
+    }
+
+    /// With our own token, whatever the source says.
+    pub(crate) fn sign(&self, world: &World, mut publish: Publish) -> Publish {
+        let mut rng = StdRng::seed_from_u64(667);
+        publish.header.identity = self.identity.token(world.now().unix, &mut rng).unwrap();
+        self.add_signatures(publish)
+    }
+
+    /// Under the name of a member and with a token for its subject, which a shared
+    /// secret lets everybody make, but with our key.
+    pub(crate) fn sign_as(&self, world: &World, app: usize, mut publish: Publish) -> Publish {
+        let mut tokens = world.sent.iter().filter(|(from, _)| *from == app);
+        let token = &tokens.next().expect("it has spoken").1.header.identity;
+        let subject = token.split(':').next().unwrap();
+        let claims = format!("{{\"pubkey\":\"{}\"}}", self.identity.key().public_key().to_base64());
+        let (nonce, claims) = (URL_SAFE_NO_PAD.encode([7; 12]), URL_SAFE_NO_PAD.encode(claims));
+        let text = format!("{subject}:{}:{nonce}:{claims}", world.now().unix);
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, SECRET.as_bytes());
+        let mac = URL_SAFE_NO_PAD.encode(ring::hmac::sign(&key, text.as_bytes()));
+        publish.header.identity = format!("{text}:{mac}");
+        publish.header.source = world.name(app);
+        self.add_signatures(publish)
+    }
+
+    fn add_signatures(&self, mut publish: Publish) -> Publish {
+        let aad = canonical::header_aad(&publish);
+        publish.header.e2e_header_sig = Some(self.identity.key().sign(&aad).unwrap().into());
+        let input = canonical::payload_signing_input(&aad, &publish);
+        let signature = STANDARD.encode(self.identity.key().sign(&input).unwrap());
+        publish.metadata.insert(canonical::PAYLOAD_SIGNATURE.to_owned(), signature);
+        publish
+    }
+}
+
+/// Hands an application a message, past the node.
+pub(crate) fn receive(world: &mut World, app: usize, publish: Publish) {
+    let message = Message::decode(Message::Publish(publish).encode()).unwrap();
+    world.input(app, Input::Received(message));
+    world.run();
 }
