@@ -10,12 +10,13 @@
 //! | lost: the sender has it no more, or never answered | yes | no | lost, in its place |
 //! | a message | duplicate | no | message |
 //!
-//! A group's stream starts at whatever arrives first. What was sent before that and
-//! arrives later is not delivered, since that would be out of order, but when it
-//! arrives it is told as lost, once: it may be a sender's first message to us, sent
-//! again or overtaken, and the sender is going to report it as delivered. It may
-//! also be from before we joined: a reference sender that takes us for offline
-//! repeats its whole buffer when we are back. So this holds for no more than
+//! A point-to-point stream starts at id 1, and so does a group's if its sender
+//! joined after us. Any other starts at whatever arrives first. What was sent before
+//! that and arrives later is not delivered, since that would be out of order, but
+//! when it arrives it is told as lost, once: it may be the sender's first message to
+//! us, sent again or overtaken, and the sender is going to report it as delivered.
+//! It may also be from before we joined: a reference sender that takes us for
+//! offline repeats its whole buffer when we are back. So this holds for no more than
 //! [`BEFORE_START`] ids; those farther back are silent duplicates.
 //!
 //! The front slot is missing, or it would have been passed on; the rear one has
@@ -115,8 +116,8 @@ struct Stream {
     /// The last that was passed on.
     last: u32,
     /// How many were passed on, up to and with `last`. What lies before them lies
-    /// before the start. As many as there are in a point-to-point stream, which has
-    /// no messages before its start.
+    /// before the start. As many as there can be in a stream that starts at 1, since
+    /// nothing was sent before.
     passed: u32,
     /// Ids before the start that were told as lost: within [`BEFORE_START`].
     told: BTreeSet<u32>,
@@ -134,8 +135,7 @@ enum Slot {
 }
 
 impl Inbound {
-    /// Without timers the session is unreliable. A point-to-point stream starts
-    /// at id 1, a group's at whatever arrives first.
+    /// Without timers the session is unreliable.
     pub(crate) fn new(timers: Option<Timers>, is_p2p: bool) -> Self {
         Self {
             timers,
@@ -148,7 +148,8 @@ impl Inbound {
         }
     }
 
-    /// Who joins after us sends us everything from its first message on.
+    /// Who joins after us sends us everything from its first message on. Changes
+    /// nothing if it has a stream already.
     pub(crate) fn expect_first(&mut self, source: &Name) {
         if self.timers.is_some() {
             self.start(source, 0, u32::MAX);

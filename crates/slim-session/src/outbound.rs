@@ -524,7 +524,8 @@ impl Entry {
                 }),
                 Turn::GiveUp => {
                     self.awaited -= 1;
-                    // Who acknowledges or asks for messages is there, and just cannot take this one.
+                    // Who acknowledges or asks for messages is there, and just cannot
+                    // take this one.
                     let answers = heard_at.get(route).is_some_and(|heard| heard >= since);
                     if !answers {
                         silent.insert(*route, name.clone());

@@ -202,6 +202,18 @@ fn a_point_to_point_stream_has_nothing_before_its_start() {
 }
 
 #[test]
+fn the_stream_of_who_joined_after_us_starts_at_one() {
+    let mut inbound = group();
+    inbound.expect_first(&name('a'));
+    check_new(&mut inbound, 0., 3, &["a?1", "a?2"]);
+    inbound.expect_first(&name('a'));
+    check_new(&mut inbound, 0., 1, &["a1"]);
+    check_new(&mut inbound, 0., 2, &["a2", "a3"]);
+    check_duplicate(&mut inbound, 0);
+    check(inbound.receive(at(0.), 7, message('b', 7)).1, &["b7"]);
+}
+
+#[test]
 fn each_sender_has_its_stream() {
     let mut inbound = group();
     check_new(&mut inbound, 0., 5, &["a5"]);
