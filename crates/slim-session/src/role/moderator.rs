@@ -407,6 +407,7 @@ impl Moderator {
         let (joining, others) = (routes(joining), routes(others));
         let alone = core.roster.is_empty();
         core.roster.insert(entry);
+        core.inbound.expect_first(&peer);
         let participants = core.participants();
         let (commit, welcome) = match added {
             None => (None, None),

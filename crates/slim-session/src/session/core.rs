@@ -262,7 +262,6 @@ impl Core {
     /// A member has confirmed its welcome: data is awaited from now on.
     pub(crate) fn confirm(&mut self, cx: &mut Context<'_>, name: &Name) {
         if let Some(entry) = self.roster.get_mut(name) {
-            self.inbound.expect_first(name);
             entry.joining = false;
             entry.missed = 0;
         }
