@@ -140,6 +140,19 @@ pub(super) const CASES: &[Case] = &[
         play: faults::node_crashes,
     },
     Case {
+        name: "started again",
+        about: "one of each kind is killed, started again, and takes its old place",
+        is_slow: true,
+        casts: || {
+            let group = [Ours, Theirs, Ours, Theirs];
+            with_and_without_mls(groups(&Side::BOTH, &group))
+                .into_iter()
+                .filter(|cast| cast.moderator == Ours)
+                .collect()
+        },
+        play: faults::started_again,
+    },
+    Case {
         name: "wrong secret",
         about: "who has another secret does not get in, and keeps nobody else out",
         is_slow: false,
@@ -159,5 +172,12 @@ pub(super) const CASES: &[Case] = &[
         is_slow: true,
         casts: || with_and_without_mls(groups(&[Ours], &[Ours, Theirs, Theirs])),
         play: faults::pause,
+    },
+    Case {
+        name: "missed commit",
+        about: "one of each kind loses its link while another joins, and gets new keys",
+        is_slow: true,
+        casts: || groups(&[Ours], &[Ours, Theirs]),
+        play: faults::missed_commit,
     },
 ];

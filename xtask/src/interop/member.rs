@@ -51,6 +51,8 @@ impl Event {
 pub(super) struct Said {
     /// Who is to hear it.
     pub(super) listeners: Vec<MemberId>,
+    /// Who was known to be away at that time.
+    pub(super) absent: Vec<MemberId>,
     /// As a listener hears it.
     pub(super) text: String,
     /// What became of it.
@@ -69,7 +71,8 @@ pub(super) struct Echo {
 pub(super) enum Outcome {
     /// These acknowledged it. The reference does not tell who.
     Delivered(Vec<String>),
-    Lost,
+    /// These did not.
+    Lost(Vec<String>),
 }
 
 /// A running application.
@@ -182,18 +185,17 @@ impl Member {
         if said.outcome.is_some() {
             bail!("a second outcome of line {line}");
         }
-        if event.kind() == "lost" {
-            said.outcome = Some(Outcome::Lost);
-            if !self.tolerates.contains("lost") {
-                let members = event.field("members");
-                bail!("line {line} is lost for {members} {}", event.text("reason"));
-            }
-            return Ok(());
-        }
         let members = event.field("members").as_array().into_iter().flatten();
         let mut names: Vec<String> = members.filter_map(Value::as_str).map(str::to_owned).collect();
         names.sort();
-        said.outcome = Some(Outcome::Delivered(names));
+        if event.kind() == "delivered" {
+            said.outcome = Some(Outcome::Delivered(names));
+            return Ok(());
+        }
+        if said.absent.is_empty() {
+            bail!("line {line} is lost for {names:?} {}", event.text("reason"));
+        }
+        said.outcome = Some(Outcome::Lost(names));
         Ok(())
     }
 

@@ -188,6 +188,8 @@ pub(super) struct Stage<'a> {
     outputs: Receiver<(MemberId, Output)>,
     /// Lines said so far, so that no two are alike.
     lines: usize,
+    /// Members that everybody knows to be away: a line of ours is lost for them.
+    pub(super) absent: Vec<MemberId>,
     /// How strictly the reference checks identities: `off`, `warn`, `enforce`.
     pub(super) identity_binding: &'static str,
 }
@@ -215,6 +217,7 @@ impl<'a> Stage<'a> {
             sender,
             outputs,
             lines: 0,
+            absent: Vec::new(),
             identity_binding: "warn",
         };
         stage.start_node()?;
@@ -275,11 +278,6 @@ impl<'a> Stage<'a> {
         &self.members[id.0]
     }
 
-    /// Whose name with id this is.
-    pub(super) fn named(&self, name: &str) -> Option<MemberId> {
-        self.members.iter().position(|member| member.name == name).map(MemberId)
-    }
-
     fn member_mut(&mut self, id: MemberId) -> &mut Member {
         &mut self.members[id.0]
     }
@@ -287,6 +285,18 @@ impl<'a> Stage<'a> {
     /// That this kind of event, or error, is no mistake of this member.
     pub(super) fn tolerate(&mut self, id: MemberId, what: &'static str) {
         self.member_mut(id).tolerates.insert(what);
+    }
+
+    /// Ends its process without warning.
+    pub(super) fn kill(&mut self, id: MemberId) -> anyhow::Result<()> {
+        self.may_end(&[id]);
+        self.signal(id, Signal::KILL)?;
+        self.wait(|stage| stage.without(&[id], "is dead", |member| member.status.is_some()))
+    }
+
+    /// Ours and theirs among these.
+    pub(super) fn sides(&self, ids: &[MemberId]) -> (Vec<MemberId>, Vec<MemberId>) {
+        ids.iter().partition(|id| self.member(**id).side == Ours)
     }
 
     /// Sends the process a signal.
@@ -325,7 +335,8 @@ impl<'a> Stage<'a> {
     ) -> anyhow::Result<()> {
         self.write(speaker, line)?;
         let listeners = listeners.iter().copied().filter(|&id| id != speaker).collect();
-        self.member_mut(speaker).said.push(Said { listeners, text, outcome: None });
+        let said = Said { listeners, absent: self.absent.clone(), text, outcome: None };
+        self.member_mut(speaker).said.push(said);
         Ok(())
     }
 
@@ -522,6 +533,15 @@ impl<'a> Stage<'a> {
         self.wait(Self::not_heard)
     }
 
+    /// Waits until all that these said so far has its outcome.
+    pub(super) fn settled(&mut self, ids: &[MemberId]) -> anyhow::Result<()> {
+        self.wait(|stage| {
+            let is_settled =
+                |member: &Member| member.said.iter().all(|said| said.outcome.is_some());
+            stage.without(ids, "knows what became of its lines", is_settled)
+        })
+    }
+
     /// What was said and not heard yet, or has no outcome.
     pub(super) fn not_heard(&self) -> Vec<String> {
         let mut missing = Vec::new();
@@ -686,22 +706,28 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Ours tell who acknowledged a line: those who were to hear it.
+    /// Ours tell who acknowledged a line: those who were to hear it. If somebody was
+    /// away, they tell instead for whom it is lost.
     fn check_outcomes(&self) -> anyhow::Result<()> {
+        let names = |ids: &[MemberId]| {
+            let mut names: Vec<String> =
+                ids.iter().map(|&id| self.member(id).name.clone()).collect();
+            names.sort();
+            names
+        };
         for speaker in self.members.iter().filter(|member| member.side == Ours) {
             for said in &speaker.said {
-                let listeners = said.listeners.iter().map(|&id| &self.member(id).name);
-                let mut listeners: Vec<String> = listeners.cloned().collect();
-                listeners.sort();
-                match &said.outcome {
-                    Some(Outcome::Delivered(to)) if *to != listeners => bail!(
-                        "{}: {:?} is reported as delivered to {to:?}, not to {listeners:?}",
-                        speaker.label,
-                        said.text
-                    ),
-                    Some(_) => {}
-                    None => bail!("{}: no outcome of {:?}", speaker.label, said.text),
-                }
+                let expected = match &said.absent[..] {
+                    [] => Outcome::Delivered(names(&said.listeners)),
+                    absent => Outcome::Lost(names(absent)),
+                };
+                ensure!(
+                    said.outcome.as_ref() == Some(&expected),
+                    "{} said {:?}: {:?}, expected {expected:?}",
+                    speaker.label,
+                    said.text,
+                    said.outcome
+                );
             }
         }
         Ok(())

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 
 use super::{Ours, Stage};
-use crate::interop::member::MemberId;
+use crate::interop::member::{Member, MemberId};
 use crate::interop::stage::{Part, address};
 
 /// Whom everybody calls.
@@ -50,8 +50,7 @@ pub(super) fn anycast(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     let mut calls = Vec::new();
     for number in 1..=2 * listeners.len() {
         let caller = start_caller(stage, &format!("alice-{number}"))?;
-        let peer = peer(stage, caller)?;
-        ensure!(listeners.contains(&peer), "somebody else answered");
+        let peer = who_answered(stage, caller, &listeners)?;
         calls.push((caller, peer));
         for &(caller, peer) in &calls {
             stage.call_out(caller, peer)?;
@@ -89,10 +88,27 @@ fn start_caller(stage: &mut Stage<'_>, label: &str) -> anyhow::Result<MemberId> 
     stage.start(&Part::caller(stage.cast.moderator, label, &peer, stage.cast.mls))
 }
 
-/// Who answered the call.
-fn peer(stage: &mut Stage<'_>, caller: MemberId) -> anyhow::Result<MemberId> {
+/// The one of these that is in the caller's session.
+fn who_answered(
+    stage: &mut Stage<'_>,
+    caller: MemberId,
+    listeners: &[MemberId],
+) -> anyhow::Result<MemberId> {
     stage.all_have(&[caller], "session")?;
     let session = stage.member(caller).events("session").last().context("no session")?;
-    let peer = session.text("peer").to_owned();
-    stage.named(&peer).with_context(|| format!("nobody is called {peer}"))
+    let session = session.field("session_id").clone();
+    let is_in = |member: &Member| {
+        member.events("session").any(|event| *event.field("session_id") == session)
+    };
+    let answered = |stage: &Stage<'_>| -> Vec<MemberId> {
+        listeners.iter().copied().filter(|&id| is_in(stage.member(id))).collect()
+    };
+    stage.wait(|stage| match answered(stage).len() {
+        0 => vec!["somebody who answers".to_owned()],
+        _ => Vec::new(),
+    })?;
+    match answered(stage)[..] {
+        [one] => Ok(one),
+        ref several => bail!("{} answered the same call", several.len()),
+    }
 }

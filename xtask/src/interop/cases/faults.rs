@@ -12,35 +12,91 @@ use crate::interop::stage::Part;
 /// Until silent members count as offline: three heartbeats, which are 10 s apart.
 const OFFLINE_AFTER: Duration = Duration::from_secs(60);
 
-/// The node ends, as it should, and another one begins at the same place.
+/// The node ends, as it should, and another one begins at the same place. What is
+/// said meanwhile arrives later.
 pub(super) fn node_restarts(stage: &mut Stage<'_>) -> anyhow::Result<()> {
-    over_two_nodes(stage, |stage| stage.stop_node())
+    let (moderator, participants) = stage.group()?;
+    let everybody = [&participants[..], &[moderator]].concat();
+    stage.converse(&everybody, 2)?;
+    stage.stop_node()?;
+    let (ours, theirs) = stage.sides(&everybody);
+    stage.all_have(&ours, "disconnected")?;
+    for &id in &everybody {
+        stage.say(id, &everybody)?;
+    }
+    // The reference says at once that its line is delivered, which it is not yet.
+    stage.settled(&theirs)?;
+    stage.start_node()?;
+    // The reference does not tell that it is back, but then it acknowledges this.
+    stage.settled(&ours)?;
+    // What it said meanwhile is missed, and asked for, when it speaks again.
+    stage.converse(&everybody, 2)?;
+    go_on(stage, moderator, participants)
 }
 
 /// The node dies without a word.
 pub(super) fn node_crashes(stage: &mut Stage<'_>) -> anyhow::Result<()> {
-    over_two_nodes(stage, |stage| stage.kill_node())
-}
-
-fn over_two_nodes(
-    stage: &mut Stage<'_>,
-    end: impl Fn(&mut Stage<'_>) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
     let (moderator, participants) = stage.group()?;
     let everybody = [&participants[..], &[moderator]].concat();
     stage.converse(&everybody, 2)?;
-    end(stage)?;
+    let (ours, theirs) = stage.sides(&everybody);
+    // The reference gives up for ever if its first attempt to connect again is cut
+    // off, and would sometimes reach the dying node. So it looks away.
+    for &id in &theirs {
+        stage.signal(id, Signal::STOP)?;
+    }
+    stage.kill_node()?;
+    stage.all_have(&ours, "disconnected")?;
+    for &id in &ours {
+        stage.say(id, &everybody)?;
+    }
     stage.start_node()?;
-    let ours: Vec<MemberId> =
-        everybody.iter().copied().filter(|&id| stage.member(id).side == Ours).collect();
-    stage.all_have(&ours, "reconnected")?;
+    for &id in &theirs {
+        stage.signal(id, Signal::CONT)?;
+    }
+    stage.settled(&ours)?;
     stage.converse(&everybody, 2)?;
-    // The group can still change.
+    go_on(stage, moderator, participants)
+}
+
+/// The group can still change, and end.
+fn go_on(
+    stage: &mut Stage<'_>,
+    moderator: MemberId,
+    mut participants: Vec<MemberId>,
+) -> anyhow::Result<()> {
     let late = stage.start(&Part::participant(stage.cast.moderator.other(), "late"))?;
     stage.all_have(&[late], "waiting")?;
     stage.invite(moderator, late)?;
-    stage.converse(&[&everybody[..], &[late]].concat(), 1)?;
-    stage.close(moderator, &[&participants[..], &[late]].concat())
+    participants.push(late);
+    stage.converse(&[&participants[..], &[moderator]].concat(), 1)?;
+    stage.close(moderator, &participants)
+}
+
+/// Members die, are started again, and invited again: the new ones take the place of
+/// the old ones. Only where we moderate; a moderator of the reference says that they
+/// are in already.
+pub(super) fn started_again(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let (moderator, participants) = stage.group()?;
+    let mut group = [&participants[..], &[moderator]].concat();
+    stage.converse(&group, 1)?;
+    for (index, &id) in participants[..2].iter().enumerate() {
+        stage.kill(id)?;
+        let app = format!("p{}", index + 1);
+        let label = format!("{app}-again");
+        let side = stage.member(id).side;
+        let again = stage.start(&Part { app: &app, ..Part::participant(side, &label) })?;
+        stage.all_have(&[again], "waiting")?;
+        stage.invite(moderator, again)?;
+        group.retain(|&other| other != id);
+        group.push(again);
+        for &other in &group {
+            stage.sees(other, &group)?;
+        }
+        stage.converse(&group, 1)?;
+    }
+    group.retain(|&id| id != moderator);
+    stage.close(moderator, &group)
 }
 
 /// Who has another secret gets no further than the invitation, whoever invites.
@@ -99,4 +155,45 @@ pub(super) fn pause(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     }
     stage.converse(&everybody, 2)?;
     stage.close(moderator, &participants)
+}
+
+/// Members stand still, lose their link, and miss that somebody joins: with MLS their
+/// keys are old when they come back, and they get new ones.
+pub(super) fn missed_commit(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let (moderator, participants) = stage.group()?;
+    let everybody = [&participants[..], &[moderator]].concat();
+    stage.converse(&everybody, 1)?;
+    // A moderator of the reference never finishes the return of one of its own kind,
+    // and does nothing else from then on.
+    let is_away = |id: &MemberId| *id == participants[0] || stage.cast.moderator == Ours;
+    let (away, mut here): (Vec<_>, Vec<_>) = participants.iter().copied().partition(is_away);
+    here.push(moderator);
+    for &id in &away {
+        stage.signal(id, Signal::STOP)?;
+    }
+    stage.stop_node()?;
+    stage.start_node()?;
+    let seen = |online: bool, here: &[MemberId]| {
+        let away = away.iter().map(|&id| (id, online));
+        away.chain(here.iter().map(|&id| (id, true))).collect::<Vec<_>>()
+    };
+    stage.roster_becomes(moderator, &seen(false, &here), OFFLINE_AFTER)?;
+    let late = stage.start(&Part::participant(stage.cast.moderator.other(), "late"))?;
+    stage.all_have(&[late], "waiting")?;
+    stage.invite(moderator, late)?;
+    here.push(late);
+    stage.absent = away.clone();
+    stage.converse(&here, 1)?;
+    stage.absent.clear();
+    for &id in &away {
+        stage.signal(id, Signal::CONT)?;
+    }
+    stage.roster_becomes(moderator, &seen(true, &here), OFFLINE_AFTER)?;
+    let everybody = [&away[..], &here].concat();
+    for &id in &everybody {
+        stage.roster_becomes(id, &seen(true, &here), OFFLINE_AFTER)?;
+    }
+    stage.converse(&everybody, 2)?;
+    here.retain(|&id| id != moderator);
+    stage.close(moderator, &[away, here].concat())
 }
