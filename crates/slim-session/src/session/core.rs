@@ -271,7 +271,10 @@ impl Core {
     /// A member is out: nothing is awaited from it any more.
     pub(crate) fn drop_member(&mut self, cx: &mut Context<'_>, name: &Name) -> Option<Entry> {
         let entry = self.roster.remove(name)?;
-        self.excused.extend(self.exchanges.excuse(name, |_| true));
+        // Who is asked in is not asked as a member, and may still answer.
+        let as_member =
+            |purpose: &Purpose| !matches!(purpose, Purpose::Discover(_) | Purpose::Join(_));
+        self.excused.extend(self.exchanges.excuse(name, as_member));
         self.forget_data(cx, &entry.name, true);
         Some(entry)
     }
