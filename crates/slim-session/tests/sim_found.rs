@@ -7,7 +7,8 @@ mod common;
 use std::time::Duration;
 
 use common::{World, config};
-use slim_session::Done;
+use slim_proto::MessageType;
+use slim_session::{Command, Done, Input};
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -25,4 +26,43 @@ fn a_member_that_leaves_while_it_is_invited_again_comes_back() {
     world.pass(seconds(30));
     let outcome = world.apps[0].done.get(&again);
     assert!(matches!(outcome, Some(Done::Invited(Ok(_)))), "{outcome:?}");
+}
+
+/// The peer of a new session speaks before the caller knows that it has joined:
+/// the caller's application gets the session first.
+#[test]
+fn what_a_peer_says_at_once_comes_after_the_session() {
+    for mls in [false, true] {
+        let mut world = World::new(&["alice", "bob"]);
+        world.lose(MessageType::GroupAck, 0, 1);
+        let peer = world.name(1).without_id();
+        let call = world.command(0, Command::CreateP2p { peer, config: config(mls) });
+        world.run();
+        let session = world.apps[1].invited[0].id;
+        let publish = world.publish(1, session, "hello");
+        world.run();
+        assert!(!world.apps[0].done.contains_key(&call));
+        assert!(world.heard(0).is_empty(), "of a session that nobody has");
+        world.pass(seconds(3));
+        assert!(matches!(world.apps[0].done[&call], Done::Created(Ok(_))));
+        assert_eq!(world.heard(0), ["bob: hello"]);
+        assert!(matches!(&world.apps[1].done[&publish],
+            Done::Published(Ok(report)) if report.lost.is_empty()));
+    }
+}
+
+/// An application does not hear of the end of a session that it never had.
+#[test]
+fn a_session_that_nobody_has_ends_in_silence() {
+    let mut world = World::new(&["alice", "bob"]);
+    world.lose(MessageType::GroupWelcome, 1, 99);
+    let peer = world.name(1).without_id();
+    let call = world.command(0, Command::CreateP2p { peer, config: config(true) });
+    world.run();
+    for app in [0, 1] {
+        assert_eq!(world.apps[app].endpoint.session_count(), 1);
+        world.input(app, Input::LinkGone);
+        assert!(world.apps[app].events.is_empty(), "{:?}", world.apps[app].events);
+    }
+    assert!(matches!(world.apps[0].done[&call], Done::Created(Err(_))));
 }

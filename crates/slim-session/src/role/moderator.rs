@@ -486,7 +486,9 @@ impl Moderator {
                 Waiting::Invite(request) => cx.out.done(request, Done::Invited(Ok(peer.clone()))),
                 Waiting::Create(request) => {
                     core.info.remote = peer.clone();
+                    core.announced = true;
                     cx.out.done(request, Done::Created(Ok(core.info.clone())));
+                    core.replay_early_data(cx);
                 }
             }
         }

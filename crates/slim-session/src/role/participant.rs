@@ -174,6 +174,7 @@ impl Participant {
         let ack = Command::GroupAck;
         core.send_command(cx, self.moderator.clone(), UNICAST, message_id, ack.clone(), false);
         core.memory.remember(&self.moderator, MessageType::GroupWelcome, message_id, Some(ack));
+        core.announced = true;
         cx.out.push(Output::Session(core.info.clone()));
         self.apply_updates(core, cx);
         core.replay_early_data(cx);

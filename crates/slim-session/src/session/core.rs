@@ -94,8 +94,8 @@ pub(crate) struct Core {
     pub(crate) busy: bool,
     phase: Phase,
     tick_at: Duration,
-    /// Told to the application as `Closed`, unless it never heard of us.
-    announced: bool,
+    /// The application has the session: it may be told of events, and of the end.
+    pub(crate) announced: bool,
 }
 
 impl Core {
@@ -121,7 +121,7 @@ impl Core {
             busy: false,
             phase: Phase::Open,
             tick_at: cx.now.at + HEARTBEAT,
-            announced: true,
+            announced: false,
         }
     }
 
@@ -256,7 +256,9 @@ impl Core {
     /// The application learns what became of somebody else.
     pub(crate) fn tell(&self, cx: &mut Context<'_>, name: &Name, change: ParticipantChange) {
         let name = name.clone();
-        cx.out.event(self.info.id, SessionEvent::Participant { name, change });
+        if self.announced {
+            cx.out.event(self.info.id, SessionEvent::Participant { name, change });
+        }
     }
 
     /// A member has confirmed its welcome: data is awaited from now on.
@@ -605,7 +607,6 @@ impl Core {
 
     /// The session is over before the application had it.
     pub(crate) fn vanish(&mut self, cx: &mut Context<'_>) {
-        self.announced = false;
         self.end(cx, CloseReason::Left);
     }
 

@@ -35,6 +35,8 @@ impl Session {
     /// A session that we create. A group subscribes its channel at once.
     pub(crate) fn create(setup: Setup, cx: &mut Context<'_>) -> Self {
         let mut core = Core::new(setup, cx);
+        // A peer has to join first.
+        core.announced = !core.is_p2p();
         core.subscribe(cx);
         Self { core, role: Role::Moderator(Moderator::default()) }
     }
@@ -164,10 +166,10 @@ impl Session {
         self.settle(cx);
     }
 
-    /// A participant's application takes data once it has the session.
+    /// An application takes data once it has the session.
     fn takes_data(&self) -> bool {
         match &self.role {
-            Role::Moderator(_) => true,
+            Role::Moderator(_) => self.core.announced,
             Role::Participant(participant) => participant.is_active(),
         }
     }
