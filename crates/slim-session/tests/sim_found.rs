@@ -4,10 +4,12 @@
 
 mod common;
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
-use common::{World, config};
-use slim_proto::MessageType;
+use common::{World, config, is_data};
+use slim_proto::{Message, MessageType};
 use slim_session::{Command, Done, Input};
 
 fn seconds(seconds: u64) -> Duration {
@@ -65,4 +67,34 @@ fn a_session_that_nobody_has_ends_in_silence() {
         assert!(world.apps[app].events.is_empty(), "{:?}", world.apps[app].events);
     }
     assert!(matches!(world.apps[0].done[&call], Done::Created(Err(_))));
+}
+
+/// Who closes a session takes no more data. A late copy would start a stream anew
+/// and be told twice.
+#[test]
+fn a_late_copy_is_not_told_again_while_a_session_closes() {
+    let mut world = World::new(&["alice", "bob"]);
+    let session = world.group(config(true));
+    let held = Rc::new(RefCell::new(None));
+    let slot = Rc::clone(&held);
+    world.filter = Some(Box::new(move |_, to, message| {
+        if to == 0 && is_data(message) {
+            *slot.borrow_mut() = Some(message.clone());
+        }
+        // Nobody confirms the close.
+        !(to == 1
+            && matches!(message, Message::Publish(publish)
+            if publish.body.message_type() == MessageType::GroupClose))
+    }));
+    world.publish(1, session, "hello");
+    world.run();
+    assert_eq!(world.heard(0), ["bob: hello"]);
+    // As without MLS, or sent again: the same message once more.
+    let again = world.publish(1, session, "again");
+    world.close(0, session);
+    world.run();
+    assert_eq!(world.heard(0), ["bob: hello"], "{again}");
+    let late = held.borrow_mut().take().unwrap();
+    world.input(0, Input::Received(late));
+    assert_eq!(world.heard(0), ["bob: hello"]);
 }

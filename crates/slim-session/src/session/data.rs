@@ -241,7 +241,8 @@ impl Core {
 
     /// A `MSG` or `RTX_REPLY`: decrypt, acknowledge, put in order, deliver.
     pub(crate) fn on_data(&mut self, cx: &mut Context<'_>, publish: Publish) {
-        if self.busy || self.is_over() {
+        // Who closes has passed on what it had; a late copy would be taken for new.
+        if self.busy || !self.is_open() {
             return;
         }
         let source = publish.header.source.clone();
