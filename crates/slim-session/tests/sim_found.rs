@@ -98,3 +98,29 @@ fn a_late_copy_is_not_told_again_while_a_session_closes() {
     world.input(0, Input::Received(late));
     assert_eq!(world.heard(0), ["bob: hello"]);
 }
+
+/// The answer to a welcome is lost, and the group changes before the welcome is
+/// sent again: the copy does not take back the change.
+#[test]
+fn a_copy_of_a_welcome_tells_who_is_in_now() {
+    for mls in [false, true] {
+        let mut world = World::new(&["alice", "bob", "carol"]);
+        let session = world.create_group(config(mls));
+        let mut lost = 0;
+        world.filter = Some(Box::new(move |from, _, message| {
+            let is_ack = matches!(message, Message::Publish(publish)
+                if publish.body.message_type() == MessageType::GroupAck);
+            lost += usize::from(is_ack && from == 1);
+            !(is_ack && from == 1 && lost <= 3)
+        }));
+        let bob = world.invite(session, 1);
+        let carol = world.invite(session, 2);
+        world.pass(seconds(15));
+        assert!(world.joined(bob) && world.joined(carol));
+        assert_eq!(world.changes(1), ["carol joined"], "mls: {mls}");
+        let publish = world.publish(1, session, "hello");
+        world.run();
+        assert!(matches!(&world.apps[1].done[&publish],
+            Done::Published(Ok(report)) if report.delivered.len() == 2));
+    }
+}

@@ -500,8 +500,12 @@ impl Core {
         &mut self,
         cx: &mut Context<'_>,
         exchange: ExchangeId,
-        request: Request,
+        mut request: Request,
     ) {
+        // Without MLS nothing tells a late copy from news: it tells who is in now.
+        if let (Command::GroupWelcome(welcome), None) = (&mut request.command, &self.mls) {
+            welcome.participants = self.participants();
+        }
         // A copy of an update keeps its id: members answer it again, and without
         // MLS nothing else would tell it from a new change.
         let id = match &request.command {
