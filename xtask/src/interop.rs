@@ -7,10 +7,13 @@
 
 mod cases;
 mod cast;
-mod member;
+mod group;
 mod ports;
+mod process;
 mod python;
+mod record;
 mod stage;
+mod tools;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,7 +26,8 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use self::cases::{CASES, Case};
 use self::cast::Cast;
-use self::stage::{Stage, Tools};
+use self::stage::Stage;
+use self::tools::Tools;
 use crate::cargo::{self, Programs};
 
 /// Arguments of `interop`.

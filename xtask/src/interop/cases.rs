@@ -79,6 +79,13 @@ pub(super) const CASES: &[Case] = &[
         play: endings::leave,
     },
     Case {
+        name: "last leaves",
+        about: "the only participant leaves; ours keeps the group, theirs ends it",
+        is_slow: false,
+        casts: || with_and_without_mls(calls(&Side::BOTH)),
+        play: endings::last_leaves,
+    },
+    Case {
         name: "call",
         about: "point-to-point: both speak, the caller ends it",
         is_slow: false,
@@ -111,6 +118,24 @@ pub(super) const CASES: &[Case] = &[
         is_slow: false,
         casts: || with_and_without_mls(groups(&Side::BOTH, &[Ours, Theirs])),
         play: groups::payloads,
+    },
+    Case {
+        name: "direct",
+        about: "the reference answers single members of a group",
+        is_slow: false,
+        casts: || with_and_without_mls(groups(&[Ours], &[Ours, Theirs, Theirs])),
+        play: groups::direct,
+    },
+    Case {
+        name: "best effort",
+        about: "a session of the reference in which nothing is acknowledged",
+        is_slow: false,
+        casts: || {
+            let by_theirs = |cast: &Cast| cast.moderator == Theirs;
+            let casts = with_and_without_mls(groups(&Side::BOTH, &[Ours, Theirs]));
+            casts.into_iter().filter(by_theirs).collect()
+        },
+        play: groups::best_effort,
     },
     Case {
         name: "burst",
@@ -165,6 +190,13 @@ pub(super) const CASES: &[Case] = &[
         is_slow: false,
         casts: || with_and_without_mls(groups(&Side::BOTH, &[Ours, Theirs, Ours, Theirs])),
         play: groups::enforced,
+    },
+    Case {
+        name: "sleep",
+        about: "one of the reference goes offline on purpose, and comes back",
+        is_slow: false,
+        casts: || with_and_without_mls(groups(&Side::BOTH, &[Ours, Theirs, Ours])),
+        play: faults::sleep,
     },
     Case {
         name: "pause",

@@ -12,8 +12,11 @@ there are `/invite NAME`, `/remove NAME`, `/who` and `/leave`. What only this si
 can do has commands of its own:
 
     /publish {"text": "…" or "bytes": [255], "payload_type": "…", "metadata": {"k": "v"}}
-    /sleep   go offline on purpose (soft close)
-    /wake    come back
+    /reply TEXT  to whom the last message came from, and nobody else
+    /sleep       go offline on purpose (soft close)
+    /wake        come back
+
+and `--best-effort`: a session in which nothing is acknowledged or repeated.
 
 Where the reference does not tell as much as `slim`, the event says less: `closed`
 has the text of the error, `delivered` no members, and presence is not told.
@@ -62,6 +65,7 @@ def parse():
         options.add_argument("--timeout", type=float, default=5.0)
         options.add_argument("--max-retries", type=int, default=5)
         options.add_argument("--no-echo", action="store_true")
+        options.add_argument("--best-effort", action="store_true")
     return parser.parse_args()
 
 
@@ -97,6 +101,7 @@ class Conversation:
         self.lines = 0
         self.outcomes = set()
         self.is_leaving = False
+        self.last_heard = None
         self.reading = asyncio.ensure_future(self.read())
 
     def tell(self, kind, /, **fields):
@@ -123,6 +128,7 @@ class Conversation:
 
     async def hear(self, message):
         context, payload = message.context, message.payload
+        self.last_heard = context
         try:
             content = {"payload": payload.decode()}
         except UnicodeDecodeError:
@@ -133,10 +139,13 @@ class Conversation:
         if self.args.role == "p2p" and not self.args.remote and not self.args.no_echo:
             await self.session.publish_async(payload, context.payload_type, metadata)
 
-    async def publish(self, payload, payload_type=None, metadata=None):
+    async def publish(self, payload, payload_type=None, metadata=None, to=None):
         line, self.lines = self.lines, self.lines + 1
         try:
-            handle = await self.session.publish_async(payload, payload_type, metadata)
+            if to:
+                handle = await self.session.publish_to_async(to, payload, payload_type, metadata)
+            else:
+                handle = await self.session.publish_async(payload, payload_type, metadata)
         except Exception as error:
             return self.tell("lost", line=line, members=[], reason=reason(error))
         outcome = asyncio.ensure_future(self.outcome(line, handle))
@@ -198,6 +207,8 @@ class Conversation:
             wanted = json.loads(rest)
             payload = wanted["text"].encode() if "text" in wanted else bytes(wanted["bytes"])
             await self.publish(payload, wanted.get("payload_type"), wanted.get("metadata"))
+        elif command == "/reply":
+            await self.publish(rest.encode(), to=self.last_heard)
         elif command == "/sleep":
             await self.session.close_with_mode_and_wait_async(slim.CloseMode.SOFT)
             self.tell("asleep")
@@ -214,8 +225,10 @@ class Conversation:
 def session_config(args, kind):
     mls = slim.MlsSettings(header_integrity_validation_percent=100,
                            max_seen_control_message_ids_size=None) if args.enable_mls else None
-    return slim.SessionConfig(session_type=kind, max_retries=args.max_retries,
-                              interval=datetime.timedelta(seconds=args.timeout),
+    retries, interval = args.max_retries, datetime.timedelta(seconds=args.timeout)
+    if args.best_effort:
+        retries, interval = None, None
+    return slim.SessionConfig(session_type=kind, max_retries=retries, interval=interval,
                               metadata={}, mls_settings=mls)
 
 

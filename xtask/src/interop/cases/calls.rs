@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use anyhow::{Context, bail, ensure};
 
 use super::{Ours, Stage};
-use crate::interop::member::{Member, MemberId};
-use crate::interop::stage::{Part, address};
+use crate::interop::record::{MemberId, Record};
+use crate::interop::tools::{Part, address};
 
 /// Whom everybody calls.
 const BOB: &str = "bob";
@@ -97,7 +97,7 @@ fn who_answered(
     stage.all_have(&[caller], "session")?;
     let session = stage.member(caller).events("session").last().context("no session")?;
     let session = session.field("session_id").clone();
-    let is_in = |member: &Member| {
+    let is_in = |member: &Record| {
         member.events("session").any(|event| *event.field("session_id") == session)
     };
     let answered = |stage: &Stage<'_>| -> Vec<MemberId> {

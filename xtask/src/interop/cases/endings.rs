@@ -1,7 +1,9 @@
 //! How members get out.
 
-use super::Stage;
-use crate::interop::stage::Part;
+use anyhow::bail;
+
+use super::{Ours, Stage, Theirs};
+use crate::interop::tools::Part;
 
 /// The moderator removes one of each kind; the others go on, and both come back as
 /// new instances.
@@ -45,4 +47,24 @@ pub(super) fn leave(stage: &mut Stage<'_>) -> anyhow::Result<()> {
         stage.converse(&group, 1)?;
     }
     stage.close(moderator, &group[1..])
+}
+
+/// The only participant leaves. A moderator of the reference ends with it; ours keeps
+/// the group, and others can join.
+pub(super) fn last_leaves(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let (moderator, participants) = stage.group()?;
+    let [last] = participants[..] else { bail!("the cast has not one participant") };
+    stage.converse(&[moderator, last], 1)?;
+    match stage.cast.moderator {
+        Theirs => stage.leave(last, &[moderator]),
+        Ours => {
+            stage.leave(last, &[])?;
+            stage.sees(moderator, &[moderator])?;
+            let next = stage.start(&Part::participant(stage.member(last).side, "next"))?;
+            stage.all_have(&[next], "waiting")?;
+            stage.invite(moderator, next)?;
+            stage.converse(&[moderator, next], 1)?;
+            stage.close(moderator, &[next])
+        }
+    }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use anyhow::ensure;
 use rustix::process::Signal;
 
-use super::{Ours, Side, Stage};
-use crate::interop::member::MemberId;
-use crate::interop::stage::Part;
+use super::{Ours, Side, Stage, Theirs};
+use crate::interop::record::{Acks, MemberId};
+use crate::interop::stage::STEP_TIMEOUT;
+use crate::interop::tools::Part;
 
 /// Until silent members count as offline: three heartbeats, which are 10 s apart.
 const OFFLINE_AFTER: Duration = Duration::from_secs(60);
@@ -65,10 +66,10 @@ fn go_on(
     moderator: MemberId,
     mut participants: Vec<MemberId>,
 ) -> anyhow::Result<()> {
-    let late = stage.start(&Part::participant(stage.cast.moderator.other(), "late"))?;
-    stage.all_have(&[late], "waiting")?;
-    stage.invite(moderator, late)?;
-    participants.push(late);
+    let newcomer = stage.start(&Part::participant(stage.cast.moderator.other(), "newcomer"))?;
+    stage.all_have(&[newcomer], "waiting")?;
+    stage.invite(moderator, newcomer)?;
+    participants.push(newcomer);
     stage.converse(&[&participants[..], &[moderator]].concat(), 1)?;
     stage.close(moderator, &participants)
 }
@@ -131,7 +132,8 @@ pub(super) fn wrong_secret(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     stage.close(moderator, &participants)
 }
 
-/// Members stop for a while: the others notice, go on, and notice their return.
+/// Members stand still for a while: the others notice, go on, and notice their
+/// return.
 pub(super) fn pause(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     let (moderator, participants) = stage.group()?;
     let everybody = [&participants[..], &[moderator]].concat();
@@ -140,29 +142,62 @@ pub(super) fn pause(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     for &id in away {
         stage.signal(id, Signal::STOP)?;
     }
-    let seen = |online: bool| {
-        let away = away.iter().map(|&id| (id, online));
-        away.chain(here.iter().map(|&id| (id, true))).collect::<Vec<_>>()
-    };
+    let seen = [presence(away, false), presence(&here, true)].concat();
     for &id in &here {
-        stage.roster_becomes(id, &seen(false), OFFLINE_AFTER)?;
+        stage.roster_becomes(id, &seen, OFFLINE_AFTER)?;
     }
     for &id in away {
         stage.signal(id, Signal::CONT)?;
     }
     for &id in &everybody {
-        stage.roster_becomes(id, &seen(true), OFFLINE_AFTER)?;
+        stage.roster_becomes(id, &presence(&everybody, true), OFFLINE_AFTER)?;
     }
     stage.converse(&everybody, 2)?;
     stage.close(moderator, &participants)
+}
+
+/// One of the reference goes offline on purpose, and comes back: first to a group
+/// that is as it was, then, where we moderate, to one that somebody joined meanwhile.
+pub(super) fn sleep(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let (moderator, participants) = stage.group()?;
+    let sleeper = participants[1];
+    let mut awake = vec![moderator, participants[0], participants[2]];
+    stage.converse(&[&awake[..], &[sleeper]].concat(), 1)?;
+    let rounds = if stage.cast.moderator == Ours { 2 } else { 1 };
+    for round in 1..=rounds {
+        stage.command(sleeper, "/sleep")?;
+        stage.wait(|stage| {
+            stage.without(&[sleeper], "sleeps", |who| who.events("asleep").count() == round)
+        })?;
+        let seen = [&presence(&awake, true)[..], &presence(&[sleeper], false)].concat();
+        for &id in &awake {
+            stage.roster_becomes(id, &seen, STEP_TIMEOUT)?;
+        }
+        if round == 2 {
+            let late = stage.start(&Part::participant(Theirs, "late"))?;
+            stage.all_have(&[late], "waiting")?;
+            stage.invite(moderator, late)?;
+            awake.push(late);
+        }
+        stage.command(sleeper, "/wake")?;
+        stage.wait(|stage| {
+            stage.without(&[sleeper], "is awake", |who| who.events("awake").count() == round)
+        })?;
+        let all = [&awake[..], &[sleeper]].concat();
+        for &id in &awake {
+            stage.sees(id, &all)?;
+        }
+        stage.converse(&all, 2)?;
+    }
+    awake.retain(|&id| id != moderator);
+    stage.close(moderator, &[&awake[..], &[sleeper]].concat())
 }
 
 /// Members stand still, lose their link, and miss that somebody joins: with MLS their
 /// keys are old when they come back, and they get new ones.
 pub(super) fn missed_commit(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     let (moderator, participants) = stage.group()?;
-    let everybody = [&participants[..], &[moderator]].concat();
-    stage.converse(&everybody, 1)?;
+    stage.converse(&[&participants[..], &[moderator]].concat(), 1)?;
     // A moderator of the reference never finishes the return of one of its own kind,
     // and does nothing else from then on.
     let is_away = |id: &MemberId| *id == participants[0] || stage.cast.moderator == Ours;
@@ -173,27 +208,35 @@ pub(super) fn missed_commit(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     }
     stage.stop_node()?;
     stage.start_node()?;
-    let seen = |online: bool, here: &[MemberId]| {
-        let away = away.iter().map(|&id| (id, online));
-        away.chain(here.iter().map(|&id| (id, true))).collect::<Vec<_>>()
-    };
-    stage.roster_becomes(moderator, &seen(false, &here), OFFLINE_AFTER)?;
+    let seen = [presence(&away, false), presence(&here, true)].concat();
+    stage.roster_becomes(moderator, &seen, OFFLINE_AFTER)?;
     let late = stage.start(&Part::participant(stage.cast.moderator.other(), "late"))?;
     stage.all_have(&[late], "waiting")?;
     stage.invite(moderator, late)?;
     here.push(late);
-    stage.absent = away.clone();
-    stage.converse(&here, 1)?;
-    stage.absent.clear();
+    let everybody = [&away[..], &here].concat();
+    stage.acks = Acks::NotThese(away.clone());
+    for &id in &here {
+        // Ours send what was missed to who is back, and ask for what they missed
+        // themselves, of those whom they had heard before. The reference does neither
+        // for somebody new.
+        let is_late = id == late && stage.member(id).side == Theirs;
+        stage.say(id, if is_late { &here } else { &everybody })?;
+    }
+    stage.settled(&here)?;
+    stage.acks = Acks::Listeners;
     for &id in &away {
         stage.signal(id, Signal::CONT)?;
     }
-    stage.roster_becomes(moderator, &seen(true, &here), OFFLINE_AFTER)?;
-    let everybody = [&away[..], &here].concat();
-    for &id in &everybody {
-        stage.roster_becomes(id, &seen(true, &here), OFFLINE_AFTER)?;
+    for &id in [&[moderator], &everybody[..]].concat().iter() {
+        stage.roster_becomes(id, &presence(&everybody, true), OFFLINE_AFTER)?;
     }
     stage.converse(&everybody, 2)?;
-    here.retain(|&id| id != moderator);
-    stage.close(moderator, &[away, here].concat())
+    let participants = everybody.into_iter().filter(|&id| id != moderator).collect();
+    go_on(stage, moderator, participants)
+}
+
+/// These, all online or all offline.
+fn presence(ids: &[MemberId], online: bool) -> Vec<(MemberId, bool)> {
+    ids.iter().map(|&id| (id, online)).collect()
 }

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{Ours, Stage, Theirs};
-use crate::interop::member::text_of;
+use crate::interop::record::{Acks, text_of};
+use crate::interop::tools::Part;
 
 /// A few rounds, the same group in everybody's eyes, and the end.
 pub(super) fn all_to_all(stage: &mut Stage<'_>) -> anyhow::Result<()> {
@@ -85,5 +86,40 @@ pub(super) fn payloads(stage: &mut Stage<'_>) -> anyhow::Result<()> {
         }
     }
     stage.all_heard()?;
+    stage.close(moderator, &participants)
+}
+
+/// The reference answers single members, and nobody else hears it.
+pub(super) fn direct(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let (moderator, participants) = stage.group()?;
+    let everybody = [&participants[..], &[moderator]].concat();
+    let (_, theirs) = stage.sides(&everybody);
+    for round in 1..=3 {
+        for &asking in &everybody {
+            stage.say(asking, &everybody)?;
+            stage.all_heard()?;
+            for &id in theirs.iter().filter(|&&id| id != asking) {
+                let text = format!("{} answers {round}", stage.member(id).label);
+                stage.say_as(id, &[asking], format!("/reply {text}").as_bytes(), text)?;
+            }
+            stage.all_heard()?;
+        }
+    }
+    stage.close(moderator, &participants)
+}
+
+/// A session of the reference in which nothing is acknowledged: on a good line
+/// everything arrives all the same.
+pub(super) fn best_effort(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let participants = stage.participants()?;
+    let invites = stage.addresses(&participants);
+    let part = Part {
+        best_effort: true,
+        ..Part::moderator(stage.cast.moderator, stage.cast.mls, invites)
+    };
+    let moderator = stage.start(&part)?;
+    stage.has_joined(moderator, &participants)?;
+    stage.acks = Acks::None;
+    stage.converse(&[&participants[..], &[moderator]].concat(), 5)?;
     stage.close(moderator, &participants)
 }
