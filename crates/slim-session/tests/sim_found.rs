@@ -124,3 +124,25 @@ fn a_copy_of_a_welcome_tells_who_is_in_now() {
             Done::Published(Ok(report)) if report.delivered.len() == 2));
     }
 }
+
+/// A member was away while very much was said, each copy of it encrypted with a key
+/// of its own. When it is back it can read what is said then.
+#[test]
+fn a_member_that_missed_very_much_reads_on() {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let session = world.group(config(true));
+    world.apps[1].deaf = true;
+    for _ in 0..40 {
+        for _ in 0..100 {
+            world.publish(0, session, "much");
+        }
+        world.pass(seconds(1));
+    }
+    world.apps[1].deaf = false;
+    world.pass(seconds(30));
+    let last = world.publish(0, session, "the last");
+    world.pass(seconds(15));
+    assert_eq!(world.heard(1).last().map(String::as_str), Some("alice: the last"));
+    assert!(matches!(&world.apps[0].done[&last],
+        Done::Published(Ok(report)) if report.lost.is_empty()));
+}

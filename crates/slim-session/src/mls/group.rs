@@ -16,7 +16,7 @@ use slim_auth::{SigningKey, Verifier};
 use thiserror::Error;
 
 use super::{
-    CIPHER_SUITE, GENERATIONS, PADDING, PAST_EPOCHS, capabilities,
+    CIPHER_SUITE, GENERATIONS, GENERATIONS_AHEAD, PADDING, PAST_EPOCHS, capabilities,
     credential::{CredentialError, Leaf, Leaves, Vetting},
     decode,
     joiner::credential,
@@ -232,7 +232,7 @@ impl Group {
 }
 
 fn ratchet() -> SenderRatchetConfiguration {
-    SenderRatchetConfiguration::new(GENERATIONS, GENERATIONS)
+    SenderRatchetConfiguration::new(GENERATIONS, GENERATIONS_AHEAD)
 }
 
 /// The settings of a group that we join.

@@ -55,9 +55,14 @@ pub(crate) const SUITE_NAME: &str = "MLS_128_DHKEMP256_AES128GCM_SHA256_P256";
 /// on the way; peers of other makes keep all.
 const PAST_EPOCHS: usize = 5;
 
-/// How many messages of one sender may be missing or late within an epoch. The skipped
-/// keys are kept, so this bounds memory per sender, too.
+/// How many messages of one sender may be late within an epoch. The skipped keys are
+/// kept, so this bounds memory per sender, too.
 const GENERATIONS: u32 = 1024;
+
+/// How many messages of one sender may be missing in a row within an epoch; beyond, none
+/// of it can be read until the next. Every copy for every member counts: 512 open
+/// messages, sent eleven times to eleven others. It bounds the work for one message.
+const GENERATIONS_AHEAD: u32 = 1 << 16;
 
 /// Plaintexts are padded to a multiple of this many bytes, so that their exact length
 /// stays hidden.
