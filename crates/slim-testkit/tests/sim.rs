@@ -16,7 +16,55 @@ fn check(seeds: impl IntoIterator<Item = u64>) {
 
 #[test]
 fn what_is_promised_holds_under_faults() {
-    check(1000..1019);
+    check(1020..1080);
+}
+
+/// The application got a message of a session that it did not have yet.
+#[test]
+fn a_peer_that_speaks_at_once() {
+    check([43, 144]);
+}
+
+/// An application was told of the end of a session that it did not have.
+#[test]
+fn an_invited_process_that_gives_up() {
+    check([75, 227]);
+}
+
+/// The invitation had no outcome.
+#[test]
+fn a_member_that_leaves_while_it_is_invited_again() {
+    check([51, 69, 110]);
+}
+
+/// A copy was delivered while the session was being closed.
+#[test]
+fn a_late_copy_while_a_session_closes() {
+    check([83, 321]);
+}
+
+/// Without MLS nobody told a member what it had missed, or an old roster came back.
+#[test]
+fn a_roster_without_mls() {
+    check([4, 48, 92, 95, 291]);
+}
+
+/// It went on for ever with a group that it was no member of.
+#[test]
+fn a_member_that_was_removed_while_it_was_away() {
+    check([50, 112, 147]);
+}
+
+/// Its leaf was replaced once more for each copy of its request.
+#[test]
+fn a_member_that_asks_twice_for_a_new_welcome() {
+    check([63, 126]);
+}
+
+/// More was said while a member heard nothing than its keys reach ahead.
+#[test]
+fn a_member_that_missed_very_much() {
+    check([509, 1016, 5295]);
 }
 
 #[test]

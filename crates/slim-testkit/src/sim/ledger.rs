@@ -25,6 +25,17 @@ pub(super) struct Publication {
     pub(super) outcome: Option<Result<DeliveryReport, PublishError>>,
 }
 
+/// In what order, and how often, messages reach an application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Promised {
+    /// Once, and those of a sender in order.
+    Always,
+    /// So since both were together in the session.
+    SinceJoined,
+    /// Anyhow.
+    Nothing,
+}
+
 /// What one application got from another in one session.
 #[derive(Debug, Default)]
 pub(super) struct Received {
@@ -89,7 +100,7 @@ impl Ledger {
         session: SessionId,
         from: AppId,
         id: PublicationId,
-        is_strict: bool,
+        promised: Promised,
     ) -> Result<(), String> {
         let Some(publication) = self.publications.get(id) else {
             return Err(format!("message {id} was never published"));
@@ -107,19 +118,25 @@ impl Ledger {
             return Err(format!("message {id} was published after its receiver was removed"));
         }
         let received = self.received.entry((to, session, from)).or_default();
-        if is_strict && received.has(id) {
+        if received.streams.is_empty() {
+            received.streams.push(Vec::new());
+        }
+        let known = match promised {
+            Promised::Always => &received.streams[..],
+            Promised::SinceJoined => &received.streams[received.streams.len() - 1..],
+            Promised::Nothing => &[],
+        };
+        if known.iter().any(|stream| stream.contains(&id))
+            || (promised != Promised::Nothing && received.direct.contains(&id))
+        {
             return Err(format!("message {id} was delivered twice"));
         }
         if publication.to.is_some() {
             received.direct.insert(id);
             return Ok(());
         }
-        let latest = received.streams.iter().flatten().max();
-        if is_strict && let Some(latest) = latest.filter(|latest| **latest > id) {
+        if let Some(latest) = known.iter().flatten().max().filter(|latest| **latest > id) {
             return Err(format!("message {id} was delivered after {latest}"));
-        }
-        if received.streams.is_empty() {
-            received.streams.push(Vec::new());
         }
         received.streams.last_mut().expect("not empty").push(id);
         Ok(())

@@ -25,7 +25,8 @@
 //! first messages to a new member may be reported as delivered without having
 //! been, if they are lost once and come again after a later one. Nobody has to
 //! agree with a moderator that is gone. An unreliable session promises neither
-//! order nor, without MLS, that a copy is noticed.
+//! order nor, without MLS, that a copy is noticed. If messages overtake each other on
+//! one link, which no real link does, rosters may differ without MLS.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};

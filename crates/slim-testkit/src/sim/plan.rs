@@ -20,6 +20,8 @@ pub(super) struct Plan {
     pub(super) round: Duration,
     /// Things done in a round.
     pub(super) actions: u32,
+    /// Whether an hour passes between the faults and the end, so that tokens expire.
+    pub(super) sleeps: bool,
     /// How likely each kind of action is, relative to the others.
     pub(super) weights: [u32; Action::ALL.len()],
 }
@@ -124,8 +126,9 @@ impl Plan {
             3 => weight * 3,
             _ => weight,
         });
+        let slots = rng.random_range(2..=if is_p2p { 4 } else { 8 });
         Self {
-            slots: rng.random_range(2..=if is_p2p { 4 } else { 8 }),
+            slots,
             config,
             is_p2p,
             network,
@@ -133,7 +136,15 @@ impl Plan {
             round: Duration::from_secs(rng.random_range(5..60)),
             actions: rng.random_range(10..80),
             weights,
+            sleeps: slots <= 3 && rng.random_bool(0.2),
         }
+    }
+
+    /// Whether a session goes on as if nothing had happened when messages overtake
+    /// each other on one link. Without MLS nothing tells an old change of the group
+    /// from a new one, nor an old message from the first to a member that is back.
+    pub(super) fn is_ordered(&self) -> bool {
+        self.config.mls || self.network.reordering == 0.0
     }
 }
 

@@ -15,7 +15,7 @@ use slim_session::{
 
 use super::Totals;
 use super::app::{App, AppId, Asked, Held, View};
-use super::ledger::{Ledger, Publication};
+use super::ledger::{Ledger, Promised, Publication};
 use super::network::{LinkId, Node};
 use super::plan::{Network, Plan};
 use super::story::is_heartbeat;
@@ -165,6 +165,11 @@ impl World {
             }
             self.run_for(self.plan.round)?;
             self.heal()?;
+            self.calm()?;
+        }
+        if self.plan.sleeps {
+            self.note("--- an hour passes");
+            self.run_for(Duration::from_secs(3600))?;
             self.calm()?;
         }
         self.close_all()
@@ -546,8 +551,8 @@ impl World {
                 let number = std::str::from_utf8(&message.payload).ok();
                 let number = number.and_then(|text| text.parse().ok());
                 let number = number.ok_or("a payload that nobody sent")?;
-                let is_strict = self.is_strict(id, session);
-                self.ledger.deliver(id, session, from, number, is_strict)?;
+                let promised = self.promised(id, session);
+                self.ledger.deliver(id, session, from, number, promised)?;
             }
             SessionEvent::MessageLost { source, count } => {
                 let from = self.sender(&source)?;
@@ -568,11 +573,16 @@ impl World {
         Ok(())
     }
 
-    /// Whether order and uniqueness are promised.
-    fn is_strict(&self, id: AppId, session: SessionId) -> bool {
-        let is_reliable = self.apps[id].sessions[&session].info.reliable;
+    /// What order and uniqueness are promised.
+    fn promised(&self, id: AppId, session: SessionId) -> Promised {
         let network = &self.plan.network;
-        is_reliable || (network.duplication == 0.0 && network.reordering == 0.0)
+        if self.apps[id].sessions[&session].info.reliable {
+            if self.plan.is_ordered() { Promised::Always } else { Promised::SinceJoined }
+        } else if network.duplication == 0.0 && network.reordering == 0.0 {
+            Promised::Always
+        } else {
+            Promised::Nothing
+        }
     }
 
     fn sender(&self, name: &Name) -> Result<AppId, Broken> {
