@@ -114,8 +114,26 @@ impl Child {
         self.signal(Signal::TERM);
     }
 
-    /// Sends it a signal.
-    pub(crate) fn signal(&self, signal: Signal) {
+    /// Has it end at once.
+    pub(crate) fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    /// Stops it, as a debugger would. Returns when it stands still or has ended: the
+    /// kernel sees to one of them.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let wait = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        // An error means that it has ended and was reaped.
+        waitid(WaitId::Pid(pid(&self.process)), wait).ok();
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
         // An error means that it has ended already.
         kill_process(pid(&self.process), signal).ok();
     }
@@ -221,6 +239,20 @@ mod tests {
         let (_, stderr) = child.end().unwrap();
         assert_eq!(stderr.len(), STDERR_TAIL);
         assert_eq!(stderr.last().map(String::as_str), Some("100"));
+    }
+
+    #[test]
+    fn a_frozen_child_says_nothing_until_it_goes_on() {
+        let (mut child, outputs) = shell("while read a; do echo $a; done");
+        child.freeze();
+        child.write_line("one").unwrap();
+        assert!(outputs.try_recv().is_err());
+        child.thaw();
+        assert_eq!(next_line(&outputs), "one");
+        child.kill();
+        assert!(matches!(outputs.recv_timeout(TIMEOUT).unwrap(), Output::Ended));
+        // It has ended: nobody is waited for.
+        child.freeze();
     }
 
     #[test]

@@ -6,7 +6,6 @@ use std::sync::mpsc::{self, SyncSender};
 use std::thread;
 
 use anyhow::{Context, anyhow};
-use rustix::process::Signal;
 
 use crate::child::Child;
 
@@ -35,9 +34,9 @@ impl Process {
         self.input.try_send([line, b"\n"].concat()).map_err(|_| anyhow!("it takes no more lines"))
     }
 
-    /// Sends it a signal.
-    pub(super) fn signal(&self, signal: Signal) {
-        self.child.signal(signal);
+    /// What it is told by other means.
+    pub(super) fn child(&self) -> &Child {
+        &self.child
     }
 
     /// Its status, once it has ended.

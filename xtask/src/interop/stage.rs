@@ -11,7 +11,6 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use rustix::process::Signal;
 
 use super::cast::{Cast, Ours};
 use super::ports;
@@ -151,20 +150,31 @@ impl<'a> Stage<'a> {
     /// Ends its process without warning.
     pub(super) fn kill(&mut self, id: MemberId) -> anyhow::Result<()> {
         self.may_end(&[id]);
-        self.signal(id, Signal::KILL)?;
+        self.processes[id.0].child().kill();
         self.wait(|stage| stage.without(&[id], "is dead", |member| member.status.is_some()))
+    }
+
+    /// Has these stand still.
+    pub(super) fn freeze(&mut self, ids: &[MemberId]) -> anyhow::Result<()> {
+        for &id in ids {
+            self.processes[id.0].child().freeze();
+            self.note(&self.member(id).label.clone(), "stands still")?;
+        }
+        Ok(())
+    }
+
+    /// Lets them go on.
+    pub(super) fn thaw(&mut self, ids: &[MemberId]) -> anyhow::Result<()> {
+        for &id in ids {
+            self.processes[id.0].child().thaw();
+            self.note(&self.member(id).label.clone(), "goes on")?;
+        }
+        Ok(())
     }
 
     /// Ours and theirs among these.
     pub(super) fn sides(&self, ids: &[MemberId]) -> (Vec<MemberId>, Vec<MemberId>) {
         ids.iter().partition(|id| self.member(**id).side == Ours)
-    }
-
-    /// Sends the process a signal.
-    pub(super) fn signal(&mut self, id: MemberId, signal: Signal) -> anyhow::Result<()> {
-        self.processes[id.0].signal(signal);
-        let label = self.member(id).label.clone();
-        self.note(&label, &format!("gets {signal:?}"))
     }
 
     /// Gives a member a line that is not published.

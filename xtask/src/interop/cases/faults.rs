@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use rustix::process::Signal;
 
 use super::{Ours, Side, Stage, Theirs};
 use crate::interop::record::{Acks, MemberId};
@@ -16,45 +15,45 @@ const OFFLINE_AFTER: Duration = Duration::from_secs(60);
 /// The node ends, as it should, and another one begins at the same place. What is
 /// said meanwhile arrives later.
 pub(super) fn node_restarts(stage: &mut Stage<'_>) -> anyhow::Result<()> {
-    let (moderator, participants) = stage.group()?;
-    let everybody = [&participants[..], &[moderator]].concat();
-    stage.converse(&everybody, 2)?;
-    stage.stop_node()?;
-    let (ours, theirs) = stage.sides(&everybody);
-    stage.all_have(&ours, "disconnected")?;
-    for &id in &everybody {
-        stage.say(id, &everybody)?;
-    }
-    // The reference says at once that its line is delivered, which it is not yet.
-    stage.settled(&theirs)?;
-    stage.start_node()?;
-    // The reference does not tell that it is back, but then it acknowledges this.
-    stage.settled(&ours)?;
-    // What it said meanwhile is missed, and asked for, when it speaks again.
-    stage.converse(&everybody, 2)?;
-    go_on(stage, moderator, participants)
+    let takes_leave = stage.cast.node == Ours;
+    over_two_nodes(stage, |stage| stage.stop_node(), takes_leave)
 }
 
 /// The node dies without a word.
 pub(super) fn node_crashes(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    over_two_nodes(stage, |stage| stage.kill_node(), false)
+}
+
+/// `takes_leave`: the node stops to listen before it ends its links. The reference
+/// gives up for ever if an attempt to connect again is cut off, which happens if it
+/// reaches a node that is about to end. With such a node it has to look away.
+fn over_two_nodes(
+    stage: &mut Stage<'_>,
+    end: impl Fn(&mut Stage<'_>) -> anyhow::Result<()>,
+    takes_leave: bool,
+) -> anyhow::Result<()> {
     let (moderator, participants) = stage.group()?;
     let everybody = [&participants[..], &[moderator]].concat();
     stage.converse(&everybody, 2)?;
     let (ours, theirs) = stage.sides(&everybody);
-    // The reference gives up for ever if its first attempt to connect again is cut
-    // off, and would sometimes reach the dying node. So it looks away.
-    for &id in &theirs {
-        stage.signal(id, Signal::STOP)?;
+    if !takes_leave {
+        stage.freeze(&theirs)?;
     }
-    stage.kill_node()?;
+    end(stage)?;
     stage.all_have(&ours, "disconnected")?;
-    for &id in &ours {
+    for &id in if takes_leave { &everybody } else { &ours } {
         stage.say(id, &everybody)?;
     }
-    stage.start_node()?;
-    for &id in &theirs {
-        stage.signal(id, Signal::CONT)?;
+    if takes_leave {
+        // It says at once that its line is delivered, which it is not yet: that it was
+        // missed is noticed, and it is asked for, when its sender speaks again.
+        stage.settled(&theirs)?;
     }
+    stage.start_node()?;
+    if !takes_leave {
+        stage.thaw(&theirs)?;
+    }
+    // The reference does not tell that it is back, but then it acknowledges this.
     stage.settled(&ours)?;
     stage.converse(&everybody, 2)?;
     go_on(stage, moderator, participants)
@@ -139,16 +138,12 @@ pub(super) fn pause(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     let everybody = [&participants[..], &[moderator]].concat();
     stage.converse(&everybody, 1)?;
     let (away, here) = (&participants[..2], [&participants[2..], &[moderator]].concat());
-    for &id in away {
-        stage.signal(id, Signal::STOP)?;
-    }
+    stage.freeze(away)?;
     let seen = [presence(away, false), presence(&here, true)].concat();
     for &id in &here {
         stage.roster_becomes(id, &seen, OFFLINE_AFTER)?;
     }
-    for &id in away {
-        stage.signal(id, Signal::CONT)?;
-    }
+    stage.thaw(away)?;
     for &id in &everybody {
         stage.roster_becomes(id, &presence(&everybody, true), OFFLINE_AFTER)?;
     }
@@ -203,9 +198,7 @@ pub(super) fn missed_commit(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     let is_away = |id: &MemberId| *id == participants[0] || stage.cast.moderator == Ours;
     let (away, mut here): (Vec<_>, Vec<_>) = participants.iter().copied().partition(is_away);
     here.push(moderator);
-    for &id in &away {
-        stage.signal(id, Signal::STOP)?;
-    }
+    stage.freeze(&away)?;
     stage.stop_node()?;
     stage.start_node()?;
     let seen = [presence(&away, false), presence(&here, true)].concat();
@@ -225,9 +218,7 @@ pub(super) fn missed_commit(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     }
     stage.settled(&here)?;
     stage.acks = Acks::Listeners;
-    for &id in &away {
-        stage.signal(id, Signal::CONT)?;
-    }
+    stage.thaw(&away)?;
     for &id in [&[moderator], &everybody[..]].concat().iter() {
         stage.roster_becomes(id, &presence(&everybody, true), OFFLINE_AFTER)?;
     }
