@@ -146,3 +146,24 @@ fn a_member_that_missed_very_much_reads_on() {
     assert!(matches!(&world.apps[0].done[&last],
         Done::Published(Ok(report)) if report.lost.is_empty()));
 }
+
+/// A member leaves and is invited again at once. Another does not hear that it left
+/// until it is about to be in again.
+#[test]
+fn a_member_that_comes_back_at_once_is_in_for_everybody() {
+    for mls in [false, true] {
+        let mut world = World::new(&["alice", "bob", "carol"]);
+        let session = world.group(config(mls));
+        world.lose(MessageType::GroupUpdate, 1, 1);
+        world.close(2, session);
+        world.run();
+        let again = world.invite(session, 2);
+        world.pass(seconds(15));
+        assert!(world.joined(again), "mls: {mls}");
+        assert_eq!(world.changes(1), ["carol joined", "carol left", "carol joined"]);
+        let publish = world.publish(1, session, "welcome back");
+        world.run();
+        assert!(matches!(&world.apps[1].done[&publish],
+            Done::Published(Ok(report)) if report.delivered.len() == 2));
+    }
+}

@@ -107,6 +107,13 @@ impl Moderator {
             .map(|(task, _)| *task)
             .collect();
         for task in known {
+            if core.exchanges.any(|purpose| *purpose == Purpose::Retire(task)) {
+                // Once the others know.
+                if let Some(removal) = self.removals.get_mut(&task) {
+                    removal.dismiss = false;
+                }
+                continue;
+            }
             core.exchanges.cancel(|purpose| *purpose == Purpose::Dismiss(task));
             self.on_dismissed(cx, task, true);
         }
@@ -219,6 +226,21 @@ impl Moderator {
         if over {
             core.vanish(cx);
         }
+    }
+
+    /// Whether a change has to wait: who left and comes back is admitted once
+    /// everybody knows that it had left. Without MLS, whose commits are numbered, a
+    /// member that heard of the two in the other order would take it for gone.
+    pub(super) fn is_early(&self, core: &Core, change: &Change) -> bool {
+        let (Change::Admit(task), false) = (change, core.info.mls) else { return false };
+        let Some(Stage::Queued { entry, .. }) = self.invites.get(task).map(|invite| &invite.stage)
+        else {
+            return false;
+        };
+        self.removals.iter().any(|(task, removal)| {
+            removal.member.name.route() == entry.name.route()
+                && core.exchanges.any(|purpose| *purpose == Purpose::Retire(*task))
+        })
     }
 
     pub(super) fn admit(&mut self, core: &mut Core, cx: &mut Context<'_>, task: TaskId) {

@@ -161,7 +161,8 @@ impl Moderator {
     /// Makes the changes whose turn it is.
     pub(crate) fn pump(&mut self, core: &mut Core, cx: &mut Context<'_>) {
         while self.slot.is_none() && core.is_open() && core.is_subscribed(cx) {
-            match self.changes.pop_front() {
+            let next = self.changes.iter().position(|change| !self.is_early(core, change));
+            match next.and_then(|next| self.changes.remove(next)) {
                 None => return,
                 Some(Change::Admit(task)) => self.admit(core, cx, task),
                 Some(Change::Rejoin { member, message_id, key_package, claims }) => {
@@ -234,7 +235,7 @@ impl Moderator {
         match purpose {
             Purpose::Welcome(task) => self.on_welcomed(core, cx, task),
             Purpose::Admit(task) => self.on_announced(core, cx, task),
-            Purpose::Retire(task) => self.dismiss(core, cx, task),
+            Purpose::Retire(task) => self.on_retired(core, cx, task),
             Purpose::Dismiss(task) => self.on_dismissed(cx, task, true),
             Purpose::CloseGroup => core.end(cx, CloseReason::Left),
             Purpose::Discover(_)
@@ -281,7 +282,7 @@ impl Moderator {
             }
             Purpose::Retire(task) => {
                 core.silent(cx, missing);
-                self.dismiss(core, cx, task);
+                self.on_retired(core, cx, task);
             }
             Purpose::Announce => core.silent(cx, missing),
             Purpose::Dismiss(task) => self.on_dismissed(cx, task, false),

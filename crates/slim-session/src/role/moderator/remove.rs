@@ -129,12 +129,17 @@ impl Moderator {
         }
     }
 
+    /// Everybody knows that a member is out, as far as they answer.
+    pub(super) fn on_retired(&mut self, core: &mut Core, cx: &mut Context<'_>, task: TaskId) {
+        self.dismiss(core, cx, task);
+        self.pump(core, cx);
+    }
+
     /// Tells the member itself, last, whether or not all others have confirmed.
     pub(super) fn dismiss(&mut self, core: &mut Core, cx: &mut Context<'_>, task: TaskId) {
         let Some(removal) = self.removals.get(&task) else { return };
         if !removal.dismiss {
-            self.removals.remove(&task);
-            return;
+            return self.on_dismissed(cx, task, true);
         }
         let destination = removal.member.name.clone();
         let missing = [destination.route()];
