@@ -332,3 +332,32 @@ fn an_outsider_changes_nothing() {
     }
     check_unharmed(&mut world, session);
 }
+
+/// Messages of a session that we know nothing of are answered by nothing.
+#[test]
+fn an_unknown_session_is_ignored() {
+    let mut world = World::new(&["mod", "alice"]);
+    let session = world.group(config(true));
+    let mallory = Mallory::insider();
+    let unknown = SessionId(session.0 ^ 1);
+    let to = world.name(1);
+    let sent = world.sent.len();
+    let payload = AppPayload { payload_type: "msg".into(), blob: Bytes::from_static(b"boo") };
+    let mut bodies =
+        vec![Body::Msg(payload.clone()), Body::RtxReply(payload), Body::MsgAck, Body::RtxRequest];
+    // Discovery and join open sessions; the rest is about one that is there.
+    bodies.extend(
+        commands(&world, &mallory)
+            .into_iter()
+            .filter(|command| !matches!(command, Wire::DiscoveryRequest | Wire::JoinRequest(_)))
+            .map(Body::Command),
+    );
+    for body in bodies {
+        let publish = mallory.unsigned(&to, unknown, body);
+        let publish = mallory.sign(&world, publish);
+        receive(&mut world, 1, publish);
+    }
+    assert_eq!(world.sent.len(), sent, "nothing was sent");
+    assert!(world.apps[1].events.is_empty());
+    check_unharmed(&mut world, session);
+}
