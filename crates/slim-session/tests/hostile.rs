@@ -336,7 +336,7 @@ fn an_outsider_changes_nothing() {
 /// Messages of a session that we know nothing of are answered by nothing.
 #[test]
 fn an_unknown_session_is_ignored() {
-    let mut world = World::new(&["mod", "alice"]);
+    let mut world = World::new(&["mod", "alice", "bob"]);
     let session = world.group(config(true));
     let mallory = Mallory::insider();
     let unknown = SessionId(session.0 ^ 1);
