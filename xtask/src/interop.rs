@@ -15,7 +15,7 @@ mod record;
 mod stage;
 mod tools;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, SyncSender};
 use std::thread;
@@ -79,6 +79,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let runs = chosen(args);
     ensure!(!runs.is_empty(), "no such case; --list shows them");
     let folder = cargo::target_folder()?.join("interop");
+    let _alone = lock(&folder)?;
     let tools = Tools {
         python: python::environment(&args.python, &folder.join("venv"))?,
         programs: match &args.programs {
@@ -105,6 +106,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     println!("all {} with {}, in {took} s", runs.len(), python::wheel());
     Ok(())
+}
+
+/// Held as long as the file is open.
+fn lock(folder: &Path) -> anyhow::Result<File> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let path = folder.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    file.try_lock().with_context(|| format!("another run uses {}", folder.display()))?;
+    Ok(file)
 }
 
 fn chosen(args: &Args) -> Vec<Run> {

@@ -151,6 +151,23 @@ pub(super) const CASES: &[Case] = &[
         play: groups::burst,
     },
     Case {
+        name: "churn",
+        about: "members join, leave and are removed while everybody speaks",
+        is_slow: false,
+        casts: || {
+            let six = [Ours, Theirs, Ours, Theirs, Theirs, Ours];
+            with_and_without_mls(groups(&Side::BOTH, &six))
+        },
+        play: groups::churn,
+    },
+    Case {
+        name: "stutter",
+        about: "one of each kind stands still for seconds, and gets everything all the same",
+        is_slow: true,
+        casts: || with_and_without_mls(groups(&Side::BOTH, &[Ours, Theirs, Theirs])),
+        play: faults::stutter,
+    },
+    Case {
         name: "node restarts",
         about: "the node is stopped and started again in mid conversation",
         is_slow: false,

@@ -162,8 +162,7 @@ impl Stage<'_> {
                 Instant::now() < deadline,
                 "after {timeout:?} {label} sees {roster:?}, not {wanted:?}"
             );
-            let next = Instant::now() + POLL_INTERVAL;
-            while self.take_in(next)? {}
+            self.pass(POLL_INTERVAL)?;
         }
     }
 

@@ -182,8 +182,8 @@ class Conversation:
             for member in members])
 
     async def leave(self):
-        if self.outcomes:
-            await asyncio.wait(self.outcomes)
+        # Outcomes are not waited for: if the last member that is missing leaves, the
+        # reference never tells them. They fail with the end of the session.
         self.is_leaving = True
         try:
             await self.app.delete_session_and_wait_async(self.session)

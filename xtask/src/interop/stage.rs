@@ -52,6 +52,8 @@ pub(super) struct Stage<'a> {
     lines: usize,
     /// Who acknowledges what is said from now on.
     pub(super) acks: Acks,
+    /// Who may hear what is said from now on or not, because it joins or leaves.
+    pub(super) passers_by: Vec<MemberId>,
     /// How strictly the reference checks identities: `off`, `warn`, `enforce`.
     pub(super) identity_binding: &'static str,
 }
@@ -81,6 +83,7 @@ impl<'a> Stage<'a> {
             outputs,
             lines: 0,
             acks: Acks::Listeners,
+            passers_by: Vec::new(),
             identity_binding: "warn",
         };
         stage.start_node()?;
@@ -205,9 +208,14 @@ impl<'a> Stage<'a> {
         text: String,
     ) -> anyhow::Result<()> {
         self.write(speaker, line)?;
-        let listeners = listeners.iter().copied().filter(|&id| id != speaker).collect();
-        let said = Said { listeners, acks: self.acks.clone(), text, outcome: None };
-        self.records[speaker.0].said.push(said);
+        let others = |ids: &[MemberId]| ids.iter().copied().filter(|&id| id != speaker).collect();
+        self.records[speaker.0].said.push(Said {
+            listeners: others(listeners),
+            passers_by: others(&self.passers_by),
+            acks: self.acks.clone(),
+            text,
+            outcome: None,
+        });
         Ok(())
     }
 
@@ -262,6 +270,14 @@ impl<'a> Stage<'a> {
                 self.records[id.0].on_end(status).context(label)
             }
         }
+    }
+
+    /// Lets time pass. Not to wait for something, but where the time itself is what
+    /// is tried.
+    pub(super) fn pass(&mut self, time: Duration) -> anyhow::Result<()> {
+        let until = Instant::now() + time;
+        while self.take_in(until)? {}
+        Ok(())
     }
 
     /// Waits until all that was said so far is heard and has its outcome.

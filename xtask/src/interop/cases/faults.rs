@@ -131,6 +131,32 @@ pub(super) fn wrong_secret(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     stage.close(moderator, &participants)
 }
 
+/// Members stand still while much is said, for longer than it takes until it is
+/// repeated, but not so long that they count as offline.
+pub(super) fn stutter(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let participants = stage.participants()?;
+    let invites = stage.addresses(&participants);
+    let moderator = stage.start(&Part {
+        timeout: 1.0,
+        ..Part::moderator(stage.cast.moderator, stage.cast.mls, invites)
+    })?;
+    stage.has_joined(moderator, &participants)?;
+    let everybody = [&participants[..], &[moderator]].concat();
+    let (still, speaking) = everybody.split_at(2);
+    for _ in 0..2 {
+        stage.freeze(still)?;
+        for _ in 0..100 {
+            for &id in speaking {
+                stage.say(id, &everybody)?;
+            }
+        }
+        stage.pass(Duration::from_millis(3500))?;
+        stage.thaw(still)?;
+        stage.converse(&everybody, 2)?;
+    }
+    stage.close(moderator, &participants)
+}
+
 /// Members stand still for a while: the others notice, go on, and notice their
 /// return.
 pub(super) fn pause(stage: &mut Stage<'_>) -> anyhow::Result<()> {

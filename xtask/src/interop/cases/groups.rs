@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Ours, Stage, Theirs};
-use crate::interop::record::{Acks, text_of};
+use crate::interop::record::{Acks, MemberId, text_of};
 use crate::interop::tools::Part;
 
 /// A few rounds, the same group in everybody's eyes, and the end.
@@ -122,4 +122,57 @@ pub(super) fn best_effort(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     stage.acks = Acks::None;
     stage.converse(&[&participants[..], &[moderator]].concat(), 5)?;
     stage.close(moderator, &participants)
+}
+
+/// Members join and leave while everybody speaks without a pause. Who is in all the
+/// time hears everything; who joins or leaves hears what is said while it is in.
+pub(super) fn churn(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let participants = stage.participants()?;
+    let (core, comers) = participants.split_at(2);
+    let moderator = stage.moderator(core)?;
+    let mut group = [core, &[moderator]].concat();
+    for &id in comers {
+        stage.passers_by = vec![id];
+        all_speak(stage, &group)?;
+        let invite = format!("/invite {}", stage.member(id).address);
+        stage.command(moderator, &invite)?;
+        all_speak(stage, &group)?;
+        stage.has_joined(moderator, &[id])?;
+        stage.passers_by.clear();
+        group.push(id);
+        all_speak(stage, &group)?;
+    }
+    for (index, &id) in comers.iter().enumerate() {
+        // What was said before counts for it, too.
+        stage.all_heard()?;
+        group.retain(|&other| other != id);
+        stage.passers_by = vec![id];
+        all_speak(stage, &group)?;
+        stage.may_end(&[id]);
+        if index % 2 == 0 {
+            let remove = format!("/remove {}", stage.member(id).address);
+            stage.command(moderator, &remove)?;
+        } else {
+            stage.command(id, "/leave")?;
+        }
+        all_speak(stage, &group)?;
+        stage.have_ended(&[id])?;
+        // The others may learn of it a little later.
+        all_speak(stage, &group)?;
+        for &other in &group {
+            stage.sees(other, &group)?;
+        }
+        stage.passers_by.clear();
+    }
+    stage.all_heard()?;
+    stage.close(moderator, core)
+}
+
+fn all_speak(stage: &mut Stage<'_>, group: &[MemberId]) -> anyhow::Result<()> {
+    for _ in 0..5 {
+        for &id in group {
+            stage.say(id, group)?;
+        }
+    }
+    Ok(())
 }
