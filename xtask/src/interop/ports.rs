@@ -14,7 +14,8 @@ const PORTS: Range<u16> = 20_000..32_000;
 /// How many were handed out, so that no two cases get the same.
 static HANDED_OUT: AtomicU16 = AtomicU16::new(0);
 
-/// One that nobody listens on.
+/// One that nobody listened on a moment ago. It may be taken before it is used, if
+/// only by a process that is being started and still has all our sockets.
 ///
 /// # Errors
 /// If there is none.
@@ -28,8 +29,12 @@ pub(super) fn free() -> anyhow::Result<u16> {
             let number = HANDED_OUT.fetch_add(1, Ordering::Relaxed);
             PORTS.start + (u32::from(start) + u32::from(number)) as u16 % count
         })
-        .find(|&port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
+        .find(|&port| is_free(port))
         .context("no free port")
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
 #[cfg(test)]
@@ -37,10 +42,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_can_be_listened_on_and_are_handed_out_once() {
+    fn ports_are_handed_out_once_and_not_while_they_are_in_use() {
         let (first, second) = (free().unwrap(), free().unwrap());
         assert_ne!(first, second);
         assert!(PORTS.contains(&first) && PORTS.contains(&second));
-        TcpListener::bind((Ipv4Addr::LOCALHOST, first)).unwrap();
+
+        let in_use = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = in_use.local_addr().unwrap().port();
+        assert!(!is_free(port));
     }
 }

@@ -24,6 +24,9 @@ use crate::node::Node;
 /// Until a step is done. Generous: two processors may have many processes to run.
 pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// How many ports are tried: somebody may take one just before the node does.
+const ATTEMPTS: usize = 3;
+
 /// Outputs of all members that may wait; more wait in the members' pipes.
 const OUTPUTS: usize = 1024;
 
@@ -75,7 +78,7 @@ impl<'a> Stage<'a> {
             trace,
             started_at: Instant::now(),
             node: None,
-            node_address: format!("127.0.0.1:{}", ports::free()?),
+            node_address: String::new(),
             node_starts: 0,
             records: Vec::new(),
             processes: Vec::new(),
@@ -86,7 +89,16 @@ impl<'a> Stage<'a> {
             passers_by: Vec::new(),
             identity_binding: "warn",
         };
-        stage.start_node()?;
+        for attempt in 1.. {
+            stage.node_address = format!("127.0.0.1:{}", ports::free()?);
+            match stage.start_node() {
+                Err(_) if attempt < ATTEMPTS => {}
+                started => {
+                    started?;
+                    break;
+                }
+            }
+        }
         Ok(stage)
     }
 

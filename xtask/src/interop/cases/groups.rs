@@ -132,6 +132,8 @@ pub(super) fn churn(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     let moderator = stage.moderator(core)?;
     let mut group = [core, &[moderator]].concat();
     for &id in comers {
+        // What is still on its way could reach the new member, too.
+        stage.all_heard()?;
         stage.passers_by = vec![id];
         all_speak(stage, &group)?;
         let invite = format!("/invite {}", stage.member(id).address);
