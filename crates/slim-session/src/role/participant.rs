@@ -306,7 +306,7 @@ impl Participant {
     ) {
         let Some(Purpose::Rejoin) = core.completed(message) else { return };
         let Some(mls) = core.mls.as_mut() else { return };
-        if let Err(error) = mls.rejoined(cx, reply, &message.claims) {
+        if let Err(error) = mls.join(cx, &reply.welcome, reply.commit_id, &message.claims) {
             warn!(%error, "welcome refused");
             self.rejoin_at = Some(cx.now.at + core.control_pace().period);
             return;

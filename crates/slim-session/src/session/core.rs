@@ -482,7 +482,8 @@ impl Core {
         }
     }
 
-    /// Sends a command, and again until all of `missing` have answered.
+    /// Sends a command, and again until all of `missing` have answered; once if
+    /// nobody has to.
     pub(crate) fn request(
         &mut self,
         cx: &mut Context<'_>,
@@ -493,7 +494,10 @@ impl Core {
     ) {
         let id = command_id(cx.rng);
         self.transmit(cx, id, request.clone());
-        self.exchanges.open(cx.now.at, purpose, request, pace, id, missing);
+        let mut missing = missing.into_iter().peekable();
+        if missing.peek().is_some() {
+            self.exchanges.open(cx.now.at, purpose, request, pace, id, missing);
+        }
     }
 
     pub(crate) fn repeat_request(

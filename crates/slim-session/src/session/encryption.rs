@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use slim_auth::Claims;
-use slim_proto::{MlsPayload, Name, NameId, RejoinReply};
+use slim_proto::{MlsPayload, Name, NameId};
 
 use crate::api::MlsState;
 use crate::mls::{
@@ -153,16 +153,6 @@ impl Encryption {
         self.group = Some(joiner.join(welcome, &claims.subject, &vetting(cx))?);
         self.last_commit = commit_id;
         Ok(())
-    }
-
-    /// Joins anew after having fallen behind.
-    pub(crate) fn rejoined(
-        &mut self,
-        cx: &Context<'_>,
-        reply: &RejoinReply,
-        claims: &Claims,
-    ) -> Result<(), EncryptionError> {
-        self.join(cx, &reply.welcome, reply.commit_id, claims)
     }
 
     /// Applies the next commit.

@@ -279,7 +279,6 @@ impl Moderator {
             Some(added) => (Some(added.commit), Some(added.welcome)),
         };
         // Before the welcome: the others should know the new member before it speaks.
-        let announced = alone;
         if !alone {
             let mut announce = |purpose, missing: &[RouteName]| {
                 core.update(
@@ -304,12 +303,7 @@ impl Moderator {
             leaving: false,
         };
         core.request(cx, Purpose::Welcome(task), request, core.control_pace(), [peer.route()]);
-        invite.stage =
-            Stage::Admitting { peer, welcomed: false, announced: announced || others.is_empty() };
-        if !announced && others.is_empty() {
-            // Nobody is online to answer; it was sent for those who may be back.
-            core.exchanges.cancel(|purpose| *purpose == Purpose::Admit(task));
-        }
+        invite.stage = Stage::Admitting { peer, welcomed: false, announced: others.is_empty() };
         self.slot = Some((task, cx.now.at + SLOT_LIMIT));
     }
 

@@ -113,18 +113,17 @@ impl Moderator {
         }
         let mut participants = core.participants();
         participants.push(member.clone());
-        let purpose = Purpose::Retire(task);
+        let nobody = others.is_empty();
         core.update(
             cx,
-            purpose,
+            Purpose::Retire(task),
             GroupUpdateOp::Remove,
             Some(member),
             participants,
             commit,
-            others.clone(),
+            others,
         );
-        if others.is_empty() {
-            core.exchanges.cancel(|open| *open == purpose);
+        if nobody {
             self.dismiss(core, cx, task);
         }
     }
