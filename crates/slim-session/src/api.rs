@@ -112,6 +112,15 @@ pub enum Command {
         /// Of which session.
         session: SessionId,
     },
+    /// Be away from a group for a while, or back: others count us as offline, send
+    /// us no data that they keep until we are back, and hear nothing of us. Changes
+    /// of the group, and its end, are taken all the same.
+    SetPresence {
+        /// Which group.
+        session: SessionId,
+        /// Back, or away.
+        online: bool,
+    },
     /// Leave; the moderator closes the session for all.
     Close {
         /// Which session.
@@ -232,6 +241,8 @@ pub enum Done {
     State(Option<SessionState>),
     /// Of `Flush`.
     Flushed,
+    /// Of `SetPresence`.
+    Presence(Result<(), PresenceError>),
     /// Of `Close`.
     Closed,
 }
@@ -485,6 +496,21 @@ pub enum RemoveError {
     Closed,
 }
 
+/// Not everybody knows that we are away, or back.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PresenceError {
+    /// A point-to-point session has nobody who could go on without us.
+    #[error("nobody can be away from a point-to-point session")]
+    NotGroup,
+    /// It is so for everybody who answered. Who did not answer finds out by our
+    /// heartbeats, or that there are none.
+    #[error("not everybody confirmed it")]
+    Unconfirmed,
+    /// The session is over.
+    #[error("the session is over")]
+    Closed,
+}
+
 /// A message was not published.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
@@ -511,6 +537,9 @@ pub enum PublishError {
         /// The bound.
         limit: usize,
     },
+    /// We are away from the session.
+    #[error("away from the session: come back first")]
+    Away,
     /// The session is over.
     #[error("the session is over")]
     Closed,

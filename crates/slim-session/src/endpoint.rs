@@ -38,6 +38,10 @@ const DISCOVERY_MEMORY: Duration = Duration::from_secs(60);
 /// Discovery requests that are remembered at once; the oldest goes first.
 const MAX_DISCOVERIES: usize = 1024;
 
+/// Between two answers to messages whose identity does not verify. Everybody can ask
+/// for these, and each costs two signatures.
+const NACK_INTERVAL: Duration = Duration::from_millis(100);
+
 /// Peers with another identity that are remembered, so that each is told once.
 /// When full, no further peer is told.
 const MAX_MISMATCHES: usize = 1024;
@@ -53,6 +57,8 @@ pub struct Endpoint {
     deadlines: Deadlines,
     discoveries: BTreeMap<(SessionId, RouteName), Discovery>,
     mismatches: BTreeSet<RouteName>,
+    /// When the next may be told that it has another identity.
+    next_nack_at: Duration,
     /// Invitations that were acted on: a copy does not open a session again.
     invitations: Memory,
 }
@@ -140,6 +146,7 @@ impl Endpoint {
             deadlines: Deadlines::default(),
             discoveries: BTreeMap::new(),
             mismatches: BTreeSet::new(),
+            next_nack_at: Duration::ZERO,
             invitations: Memory::default(),
         }
     }
@@ -258,6 +265,7 @@ impl Endpoint {
             | Command::Publish { session, .. }
             | Command::State { session }
             | Command::Flush { session }
+            | Command::SetPresence { session, .. }
             | Command::Close { session } => session,
         };
         if self.sessions.contains_key(&id) {
@@ -416,8 +424,11 @@ impl Endpoint {
                     // Said to both sides: our application, and the moderator, for
                     // whom a nack under our identity is as unreadable as its
                     // request is for us.
-                    let local = self.local.clone();
-                    self.reply(now, kind, id, message_id, local, &source, Wire::GroupNack);
+                    if self.next_nack_at <= now.at {
+                        self.next_nack_at = now.at + NACK_INTERVAL;
+                        let local = self.local.clone();
+                        self.reply(now, kind, id, message_id, local, &source, Wire::GroupNack);
+                    }
                     self.shared.out.push(Output::IdentityMismatch(source));
                 }
                 None

@@ -110,6 +110,14 @@ impl<P: Clone + PartialEq> Exchanges<P> {
         }
     }
 
+    /// This many copies more are sent of what was sent under this id, at most.
+    pub(crate) fn hasten(&mut self, message_id: u32, retries: u32) {
+        let id = self.by_message.get(&message_id);
+        if let Some(exchange) = id.and_then(|id| self.open.get_mut(id)) {
+            exchange.left = exchange.left.min(retries);
+        }
+    }
+
     /// The id under which it was sent first.
     pub(crate) fn first_id(&self, id: ExchangeId) -> Option<u32> {
         self.open.get(&id)?.ids.first().copied()

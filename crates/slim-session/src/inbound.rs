@@ -15,19 +15,25 @@
 //! that and arrives later is not delivered, since that would be out of order, but
 //! when it arrives it is told as lost, once: it may be the sender's first message to
 //! us, sent again or overtaken, and the sender is going to report it as delivered.
-//! It may also be from before we joined: a reference sender that takes us for
-//! offline repeats its whole buffer when we are back. So this holds for no more than
-//! [`BEFORE_START`] ids; those farther back are silent duplicates.
+//! Or it is from before we joined: a reference sender that takes us for offline
+//! repeats all that it has when we are back.
 //!
 //! The front slot is missing, or it would have been passed on; the rear one has
 //! arrived. Ids count modulo 2^31: one is ahead of another if it is reached sooner
 //! by counting up than by counting down.
+//!
+//! A sender that left and was invited again counts from 1 again. Whoever was away
+//! meanwhile learns only that it is a member, as before. So a stream remembers what
+//! its last [`WINDOW`] messages were: a known id with other content, or one that no
+//! sender keeps any more, starts it anew.
 //!
 //! A stream is kept while its sender is offline, since only what it remembers
 //! tells a message that was sent again from a new one. Whoever uses this admits
 //! members only, so the streams are as many as they.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{DefaultHasher, Hasher};
+use std::iter;
 use std::time::Duration;
 
 use slim_proto::{Name, RouteName};
@@ -48,9 +54,9 @@ pub(crate) const SPAN: usize = 1024;
 /// the oldest gap of the stream that holds most counts as lost.
 pub(crate) const BUFFER_BYTES: usize = 64 << 20;
 
-/// Ids before the start of a group's stream that are told as lost when they
-/// arrive: as many as a sender keeps, and so can send again.
-pub(crate) const BEFORE_START: u32 = 512;
+/// As many messages as a sender keeps, and so can send again: what is farther back
+/// than this is no copy.
+pub(crate) const WINDOW: usize = 512;
 
 /// Ids of messages to us alone that are remembered per sender. One that is sent
 /// again after so many others is delivered twice.
@@ -115,16 +121,24 @@ struct Stream {
     source: Name,
     /// The last that was passed on.
     last: u32,
-    /// How many were passed on, up to and with `last`. What lies before them lies
-    /// before the start. As many as there can be in a stream that starts at 1, since
-    /// nothing was sent before.
-    passed: u32,
-    /// Ids before the start that were told as lost: within [`BEFORE_START`].
+    /// Nothing was sent before what was passed on.
+    starts_at_one: bool,
+    /// Ids before the start that were told as lost.
     told: BTreeSet<u32>,
+    /// The last that were passed on, the newest in front, up to [`WINDOW`].
+    recent: VecDeque<Passed>,
     /// The ids after `last`.
     slots: VecDeque<Slot>,
     /// Memory of the messages in the slots.
     bytes: usize,
+}
+
+/// What was passed on.
+#[derive(Clone, Debug)]
+enum Passed {
+    Lost,
+    /// The hash of its content.
+    Message(u64),
 }
 
 #[derive(Debug)]
@@ -152,16 +166,17 @@ impl Inbound {
     /// nothing if it has a stream already.
     pub(crate) fn expect_first(&mut self, source: &Name) {
         if self.timers.is_some() {
-            self.start(source, 0, u32::MAX);
+            self.start(source, 0, true);
         }
     }
 
-    fn start(&mut self, source: &Name, last: u32, passed: u32) {
+    fn start(&mut self, source: &Name, last: u32, starts_at_one: bool) {
         self.streams.entry(source.route()).or_insert_with(|| Stream {
             source: source.clone(),
             last,
-            passed,
+            starts_at_one,
             told: BTreeSet::new(),
+            recent: VecDeque::new(),
             slots: VecDeque::new(),
             bytes: 0,
         });
@@ -182,9 +197,8 @@ impl Inbound {
             return self.receive_direct(id, message);
         }
         let route = message.source.route();
-        let (last, passed) =
-            if self.is_p2p { (0, u32::MAX) } else { (id.wrapping_sub(1) & ID_MASK, 0) };
-        self.start(&message.source, last, passed);
+        let last = if self.is_p2p { 0 } else { id.wrapping_sub(1) & ID_MASK };
+        self.start(&message.source, last, self.is_p2p);
         let mut arrival = Arrival::Duplicate;
         let actions = self.update(route, |stream, actions| {
             arrival = stream.insert(at, &timers, id, message, actions);
@@ -336,8 +350,13 @@ impl Stream {
         message: ReceivedMessage,
         actions: &mut Vec<Action>,
     ) -> Arrival {
+        if self.index(id).is_none() && self.is_of_another_count(id, &message) {
+            self.start_anew(actions);
+        }
         let Some(mut index) = self.index(id) else {
-            if self.is_before_start(id) && self.told.insert(id) {
+            let before_start = self.recent.len()..WINDOW;
+            let is_lost = !self.starts_at_one && before_start.contains(&self.behind(id));
+            if is_lost && self.told.insert(id) {
                 actions.push(self.lost(1));
             }
             return Arrival::Duplicate;
@@ -345,7 +364,8 @@ impl Stream {
         while index >= SPAN {
             if self.slots.is_empty() {
                 actions.push(self.lost(index as u32));
-                self.advance(index as u32);
+                self.last = self.last.wrapping_add(index as u32) & ID_MASK;
+                self.recent = iter::repeat_n(Passed::Lost, WINDOW).collect();
                 index = 0;
             } else {
                 let before = self.slots.len();
@@ -370,16 +390,35 @@ impl Stream {
         Arrival::New
     }
 
-    /// So many more were passed on.
-    fn advance(&mut self, count: u32) {
-        self.last = self.last.wrapping_add(count) & ID_MASK;
-        self.passed = self.passed.saturating_add(count);
+    /// Whether this, which is not ahead, cannot be a copy of what was passed on, but
+    /// comes from a sender that counts anew.
+    fn is_of_another_count(&self, id: u32, message: &ReceivedMessage) -> bool {
+        match self.recent.get(self.behind(id)) {
+            Some(&Passed::Message(hash)) => hash != hash_of(message),
+            Some(Passed::Lost) => false,
+            None => id < self.last && self.behind(id) >= WINDOW,
+        }
     }
 
-    /// Whether this id, which is not ahead, lies shortly before the start.
-    fn is_before_start(&self, id: u32) -> bool {
-        let behind = self.last.wrapping_sub(id) & ID_MASK;
-        behind.checked_sub(self.passed).is_some_and(|distance| distance < BEFORE_START)
+    /// What waits is passed on, and the stream goes on from id 1.
+    fn start_anew(&mut self, actions: &mut Vec<Action>) {
+        self.give_up();
+        self.release(actions);
+        self.last = 0;
+        self.starts_at_one = true;
+        self.recent.clear();
+    }
+
+    /// One more was passed on.
+    fn advance(&mut self, passed: Passed) {
+        self.last = self.last.wrapping_add(1) & ID_MASK;
+        self.recent.push_front(passed);
+        self.recent.truncate(WINDOW);
+    }
+
+    /// How far the last that was passed on is ahead of this.
+    fn behind(&self, id: u32) -> usize {
+        (self.last.wrapping_sub(id) & ID_MASK) as usize
     }
 
     /// Where the slot of this id is or would be; none if it was passed on.
@@ -438,17 +477,20 @@ impl Stream {
                     self.slots.push_front(slot);
                     break;
                 }
-                Slot::Lost => lost += 1,
+                Slot::Lost => {
+                    lost += 1;
+                    self.advance(Passed::Lost);
+                }
                 Slot::Message(message) => {
                     if lost > 0 {
                         actions.push(self.lost(lost));
                         lost = 0;
                     }
                     self.bytes -= size(&message);
+                    self.advance(Passed::Message(hash_of(&message)));
                     actions.push(Action::Deliver(message));
                 }
             }
-            self.advance(1);
         }
         if lost > 0 {
             actions.push(self.lost(lost));
@@ -466,6 +508,12 @@ impl Stream {
         };
         self.slots.iter().filter_map(due).min()
     }
+}
+
+fn hash_of(message: &ReceivedMessage) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&message.payload);
+    hasher.finish()
 }
 
 fn size(message: &ReceivedMessage) -> usize {

@@ -43,7 +43,8 @@ mod voice;
 
 pub use api::{
     CloseReason, Command, CreateError, DeliveryReport, Done, EndpointConfig, Input, InviteError,
-    Member, MlsState, Now, Outgoing, Output, ParticipantChange, PublishError, ReceivedMessage,
-    RemoveError, RequestId, Role, SessionConfig, SessionEvent, SessionInfo, SessionState, Timers,
+    Member, MlsState, Now, Outgoing, Output, ParticipantChange, PresenceError, PublishError,
+    ReceivedMessage, RemoveError, RequestId, Role, SessionConfig, SessionEvent, SessionInfo,
+    SessionState, Timers,
 };
 pub use endpoint::Endpoint;

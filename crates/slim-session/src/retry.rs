@@ -113,6 +113,8 @@ impl<K: Copy + Ord> Deadlines<K> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn s(seconds: u64) -> Duration {
@@ -174,5 +176,80 @@ mod tests {
         assert_eq!(deadlines.pop_due(s(1)), None);
         assert_eq!(deadlines.pop_due(s(2)), Some('a'));
         assert_eq!(deadlines.next(), None);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Set(u8, Option<u64>),
+        SetEarlier(u8, u64),
+        Pop(u64),
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        let (key, at) = (|| 0..6u8, || 0..8u64);
+        prop_oneof![
+            (key(), prop::option::of(at())).prop_map(|(key, at)| Step::Set(key, at)),
+            (key(), at()).prop_map(|(key, at)| Step::SetEarlier(key, at)),
+            at().prop_map(Step::Pop),
+        ]
+    }
+
+    proptest! {
+        /// One deadline for each key, and the earliest comes first.
+        #[test]
+        fn deadlines_behave_like_a_list(steps in prop::collection::vec(any_step(), 0..60)) {
+            let mut deadlines = Deadlines::new();
+            let mut list: Vec<(Duration, u8)> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Set(key, at) => {
+                        deadlines.set(key, at.map(s));
+                        list.retain(|(_, other)| *other != key);
+                        list.extend(at.map(|at| (s(at), key)));
+                    }
+                    Step::SetEarlier(key, at) => {
+                        deadlines.set_earlier(key, s(at));
+                        let known = list.iter().find(|(_, other)| *other == key);
+                        let at = known.map_or_else(|| s(at), |(known, _)| s(at).min(*known));
+                        list.retain(|(_, other)| *other != key);
+                        list.push((at, key));
+                    }
+                    Step::Pop(at) => {
+                        let due = list.iter().copied().min().filter(|(due, _)| *due <= s(at));
+                        prop_assert_eq!(deadlines.pop_due(s(at)), due.map(|(_, key)| key));
+                        list.retain(|one| Some(*one) != due);
+                    }
+                }
+                let next = list.iter().map(|(at, _)| *at).min();
+                prop_assert_eq!(deadlines.next(), next);
+                prop_assert_eq!(deadlines.queue.len(), list.len());
+            }
+        }
+
+        /// However late it is polled: so many repetitions, never two at once, then the end.
+        #[test]
+        fn a_retry_ends_after_its_repetitions(
+            max_retries in 0..6u32,
+            period in 0..4u64,
+            late in prop::collection::vec(0..5000u64, 20),
+        ) {
+            let timers = Timers { timeout: s(period), max_retries };
+            let mut retry = Retry::sent(s(1), &timers);
+            let mut repeated = 0;
+            for late in late {
+                let at = retry.due() + Duration::from_millis(late);
+                if late > 0 {
+                    let early = retry.due() - Duration::from_nanos(1);
+                    prop_assert_eq!({ retry }.poll(early, &timers), Turn::Wait);
+                }
+                match retry.poll(at, &timers) {
+                    Turn::Wait => prop_assert!(false, "it is due"),
+                    Turn::Repeat => repeated += 1,
+                    Turn::GiveUp => break,
+                }
+                prop_assert!(retry.due() > at, "never twice at once");
+            }
+            prop_assert_eq!(repeated, max_retries);
+        }
     }
 }

@@ -125,3 +125,142 @@ impl Roster {
         silent
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use slim_proto::NameId;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert { app: u8, id: u8, receives: bool },
+        Remove(u8, u8),
+        Heard(u8, u8),
+        Online(u8, u8, bool),
+        Joining(u8, u8, bool),
+        Tick,
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        let who = || (0..2u8, 0..3u8);
+        prop_oneof![
+            (who(), any::<bool>()).prop_map(|((app, id), receives)| Step::Insert {
+                app,
+                id,
+                receives
+            }),
+            who().prop_map(|(app, id)| Step::Remove(app, id)),
+            who().prop_map(|(app, id)| Step::Heard(app, id)),
+            (who(), any::<bool>()).prop_map(|((app, id), on)| Step::Online(app, id, on)),
+            (who(), any::<bool>()).prop_map(|((app, id), on)| Step::Joining(app, id, on)),
+            Just(Step::Tick),
+            Just(Step::Tick),
+        ]
+    }
+
+    fn name(app: u8, id: u8) -> Name {
+        format!("org/ns/{app}").parse::<Name>().unwrap().with_id(NameId(id.into()))
+    }
+
+    /// A member, as a list would have it.
+    #[derive(Clone, Debug)]
+    struct Row {
+        name: Name,
+        receives: bool,
+        online: bool,
+        joining: bool,
+        /// Ticks since it was heard.
+        silent: u32,
+    }
+
+    fn sorted(mut names: Vec<Name>) -> Vec<Name> {
+        names.sort();
+        names
+    }
+
+    fn names<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<Name> {
+        sorted(entries.map(|entry| entry.name.clone()).collect())
+    }
+
+    proptest! {
+        /// One entry for each instance, whatever its name looks like, and who is
+        /// not heard for three ticks is told as long as it counts as online.
+        #[test]
+        fn a_roster_behaves_like_a_list(steps in prop::collection::vec(any_step(), 0..60)) {
+            let mut roster = Roster::default();
+            let mut list: Vec<Row> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Insert { app, id, receives } => {
+                        let name = name(app, id);
+                        roster.insert(Entry::new(&Participant {
+                            name: name.clone(),
+                            sends_data: true,
+                            receives_data: receives,
+                            status: ParticipantState::Online,
+                        }));
+                        list.retain(|row| row.name != name);
+                        list.push(Row { name, receives, online: true, joining: false, silent: 0 });
+                    }
+                    Step::Remove(app, id) => {
+                        let name = name(app, id);
+                        // Names count by what routing reads of them.
+                        let removed = roster.remove(&name.without_text());
+                        let row = list.iter().find(|row| row.name == name);
+                        prop_assert_eq!(removed.map(|e| e.name), row.map(|row| row.name.clone()));
+                        list.retain(|row| row.name != name);
+                    }
+                    Step::Heard(app, id) => {
+                        let name = name(app, id);
+                        if let Some(entry) = roster.get_mut(&name) {
+                            entry.heard(Duration::ZERO);
+                        }
+                        list.iter_mut().filter(|row| row.name == name).for_each(|row| row.silent = 0);
+                    }
+                    Step::Online(app, id, online) => {
+                        let name = name(app, id);
+                        if let Some(entry) = roster.get_mut(&name) {
+                            entry.online = online;
+                        }
+                        let rows = list.iter_mut().filter(|row| row.name == name);
+                        rows.for_each(|row| row.online = online);
+                    }
+                    Step::Joining(app, id, joining) => {
+                        let name = name(app, id);
+                        if let Some(entry) = roster.get_mut(&name) {
+                            entry.joining = joining;
+                        }
+                        let rows = list.iter_mut().filter(|row| row.name == name);
+                        rows.for_each(|row| row.joining = joining);
+                    }
+                    Step::Tick => {
+                        list.iter_mut().for_each(|row| row.silent += 1);
+                        let silent = list.iter().filter(|row| row.online && row.silent >= 3);
+                        let silent = silent.map(|row| row.name.clone()).collect();
+                        prop_assert_eq!(sorted(roster.tick()), sorted(silent));
+                    }
+                }
+                let all = list.iter().map(|row| row.name.clone()).collect();
+                prop_assert_eq!(names(roster.iter()), sorted(all));
+                prop_assert_eq!(roster.is_empty(), list.is_empty());
+                let online = list.iter().filter(|row| row.online).map(|row| row.name.clone());
+                prop_assert_eq!(sorted(roster.online().cloned().collect()), sorted(online.collect()));
+                let receivers = list.iter().filter(|row| row.receives && !row.joining);
+                let receivers = receivers.map(|row| row.name.clone()).collect();
+                prop_assert_eq!(names(roster.receivers()), sorted(receivers));
+                for (app, id) in (0..2).flat_map(|app| (0..3).map(move |id| (app, id))) {
+                    let name = name(app, id);
+                    let is_in = list.iter().any(|row| row.name == name);
+                    prop_assert_eq!(roster.get(&name).is_some(), is_in);
+                    prop_assert_eq!(roster.find(&name).is_some(), is_in);
+                    let of_app = roster.find(&name.without_id());
+                    let any = list.iter().any(|row| row.name.same_app(&name));
+                    prop_assert_eq!(of_app.is_some(), any);
+                    prop_assert!(of_app.is_none_or(|entry| entry.name.same_app(&name)));
+                }
+            }
+        }
+    }
+}

@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{World, config};
-use slim_proto::MessageType;
+use slim_proto::{MessageType, SessionId};
 use slim_session::{CloseReason, Command, Done, InviteError, PublishError, RemoveError};
 
 fn all_to_all(mls: bool) {
@@ -49,6 +49,8 @@ fn eight_invitations_at_once() {
         let requests: Vec<u64> = (1..9).map(|app| world.invite(session, app)).collect();
         world.run();
         assert!(requests.iter().all(|request| world.joined(*request)), "mls {mls}");
+        assert_eq!(world.count_sent(0, MessageType::GroupUpdate), 0, "one change for all");
+        assert_eq!(epochs(&mut world, session), vec![mls.then_some(1); 9]);
         let request = world.publish(4, session, "hello");
         world.run();
         match &world.apps[4].done[&request] {
@@ -61,6 +63,59 @@ fn eight_invitations_at_once() {
     }
 }
 
+/// The epoch of each member's session.
+fn epochs(world: &mut World, session: SessionId) -> Vec<Option<u64>> {
+    (0..world.apps.len())
+        .map(|app| {
+            let request = world.command(app, Command::State { session });
+            match &world.apps[app].done[&request] {
+                Done::State(Some(state)) => state.mls.map(|mls| mls.epoch),
+                other => panic!("{other:?}"),
+            }
+        })
+        .collect()
+}
+
+/// Whoever answers in time is the first change, the others come one by one.
+#[test]
+fn who_answers_late_comes_later() {
+    for mls in [false, true] {
+        let mut world = World::new(&["mod", "a", "b", "late", "later"]);
+        let session = world.create_group(config(mls));
+        world.apps[3].deaf = true;
+        world.apps[4].deaf = true;
+        let requests: Vec<u64> = (1..5).map(|app| world.invite(session, app)).collect();
+        world.pass(Duration::from_millis(500));
+        assert_eq!(requests.iter().filter(|request| world.joined(**request)).count(), 2);
+        assert_eq!(world.count_sent(0, MessageType::GroupUpdate), 0);
+        world.apps[3].deaf = false;
+        world.apps[4].deaf = false;
+        world.pass(Duration::from_secs(2));
+        assert!(requests.iter().all(|request| world.joined(*request)), "mls {mls}");
+        assert_eq!(world.changes(1), ["late joined", "later joined"]);
+        assert_eq!(epochs(&mut world, session), vec![mls.then_some(3); 5]);
+    }
+}
+
+#[test]
+fn one_that_is_welcomed_with_others_and_never_confirms_is_out_again() {
+    let mut world = World::new(&["mod", "a", "b"]);
+    let session = world.create_group(config(true));
+    world.lose(MessageType::GroupWelcome, 2, usize::MAX);
+    let (a, b) = (world.invite(session, 1), world.invite(session, 2));
+    world.pass(Duration::from_secs(2));
+    assert!(world.joined(a));
+    world.pass(Duration::from_secs(12));
+    assert!(matches!(world.apps[0].done[&b], Done::Invited(Err(InviteError::NoAnswer { .. }))));
+    world.filter = None;
+    let request = world.publish(1, session, "hello");
+    world.pass(Duration::from_secs(1));
+    match &world.apps[1].done[&request] {
+        Done::Published(Ok(report)) => assert_eq!(report.delivered, [world.name(0)]),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn who_is_not_there_does_not_hold_up_the_others() {
     let mut world = World::new(&["mod", "alice"]);
@@ -69,6 +124,8 @@ fn who_is_not_there_does_not_hold_up_the_others() {
     let nobody = world.command(0, Command::Invite { session, name });
     let alice = world.invite(session, 1);
     world.run();
+    assert!(!world.joined(alice), "others may answer at the same time");
+    world.pass(Duration::from_millis(500));
     assert!(world.joined(alice));
     assert!(!world.apps[0].done.contains_key(&nobody));
     world.pass(Duration::from_secs(12));
@@ -245,8 +302,11 @@ fn another_secret_is_told_to_both_sides_once() {
     let session = world.create_group(config(true));
     let alice = world.invite(session, 1);
     let request = world.invite(session, bob);
-    world.run();
+    world.pass(Duration::from_millis(500));
     assert!(world.joined(alice));
+    // It might have been somebody else who said so.
+    assert!(!world.apps[0].done.contains_key(&request));
+    world.pass(Duration::from_secs(3));
     let refused = &world.apps[0].done[&request];
     assert!(
         matches!(refused, Done::Invited(Err(InviteError::IdentityMismatch { .. }))),
@@ -353,8 +413,11 @@ fn an_encrypted_group_outlives_its_tokens() {
             other => panic!("{other:?}"),
         }
     }
+    // Others check the token in a leaf with every message: alice's is new, too.
+    let asked = world.count_sent(1, MessageType::RejoinRequest);
+    assert!((2..=3).contains(&asked), "{asked} renewals of the participant");
     let commits = world.count_sent(0, MessageType::GroupUpdate);
-    assert!((3..=4).contains(&commits), "{commits}: two renewals and one admission");
+    assert!((3..=4).contains(&(commits - asked)), "{commits}: two renewals and one admission");
 }
 
 /// A process that died and was started again has a new id. Inviting its name

@@ -147,8 +147,10 @@ fn a_minted_token_for_a_members_subject_is_not_believed() {
     for mls in [false, true] {
         let mut world = World::new(&["mod", "alice", "bob"]);
         let session = world.group(config(mls));
-        // Members have shown their keys once.
-        world.pass(Duration::from_secs(11));
+        if !mls {
+            // Members have shown their keys once.
+            world.pass(Duration::from_secs(11));
+        }
         let mallory = Mallory::insider();
         for (app, claimed) in [(1, 0), (2, 0), (0, 1)] {
             for command in [
@@ -359,5 +361,86 @@ fn an_unknown_session_is_ignored() {
     }
     assert_eq!(world.sent.len(), sent, "nothing was sent");
     assert_eq!(world.apps[1].events.len(), seen);
+    check_unharmed(&mut world, session);
+}
+
+/// Each answer costs two signatures, and everybody can ask for it.
+#[test]
+fn a_flood_of_unreadable_invitations_is_answered_rarely() {
+    let mut world = World::new(&["mod", "alice"]);
+    let session = world.group(config(true));
+    let mallory = Mallory::new("the secret of another circle, 32+");
+    for n in 0..1000 {
+        let to = world.name(1);
+        let body = if n % 2 == 0 {
+            Wire::DiscoveryRequest
+        } else {
+            Wire::JoinRequest(JoinRequest {
+                timer_settings: None,
+                channels: None,
+                mls_aad_percent: None,
+            })
+        };
+        let mut publish = mallory.unsigned(&to, SessionId(n), Body::Command(body));
+        publish.session_type = SessionType::PointToPoint;
+        let publish = mallory.sign(&world, publish);
+        receive(&mut world, 1, publish);
+        world.pass(Duration::from_millis(1));
+    }
+    let answers = world.count_sent(1, MessageType::GroupNack);
+    assert!((1..=11).contains(&answers), "{answers}");
+    check_unharmed(&mut world, session);
+}
+
+/// Whoever hears a request can say in the name of who is asked that the secrets
+/// differ. The one who is asked answers as well, and that counts.
+#[test]
+fn a_forged_answer_does_not_end_an_invitation() {
+    let mut world = World::new(&["mod", "alice", "bob"]);
+    let session = world.create_group(config(true));
+    let mut mallory = Mallory::new("the secret of another circle, 32+");
+    mallory.name = world.name(1).with_id(mallory.name.id());
+    world.lose(MessageType::DiscoveryRequest, 1, 2);
+    let request = world.invite(session, 1);
+    for _ in 0..2 {
+        world.run();
+        let (_, asked) = world.sent.last().unwrap().clone();
+        assert_eq!(asked.body.message_type(), MessageType::DiscoveryRequest);
+        for command in [Wire::DiscoveryReply, Wire::GroupNack] {
+            let to = world.name(0);
+            let mut publish = mallory.unsigned(&to, session, Body::Command(command));
+            publish.message_id = asked.message_id;
+            let publish = mallory.sign(&world, publish);
+            receive(&mut world, 0, publish);
+        }
+        world.pass(Duration::from_secs(1));
+    }
+    world.pass(Duration::from_secs(1));
+    assert!(world.joined(request), "{:?}", world.apps[0].done.get(&request));
+}
+
+/// A member that names an epoch which does not exist costs nobody a commit.
+#[test]
+fn a_member_that_lies_about_its_epoch_is_not_believed() {
+    let mut world = World::new(&["mod", "alice", "bob"]);
+    let session = world.group(config(true));
+    world.pass(Duration::from_secs(11));
+    let liar = world.apps[2].identity.clone();
+    let mut mallory = Mallory::insider();
+    (mallory.identity, mallory.name) = (liar, world.name(2));
+    for n in 0..60 {
+        for epoch in [3, 4, 999, u64::MAX - 1] {
+            for app in 0..2 {
+                let to = world.name(app);
+                let body = Body::Command(Wire::Heartbeat { epoch });
+                let mut publish = mallory.unsigned(&to, session, body);
+                publish.message_id = n * 1000 + epoch as u32 % 1000;
+                let publish = mallory.sign(&world, publish);
+                receive(&mut world, app, publish);
+            }
+        }
+        world.pass(Duration::from_secs(1));
+    }
+    assert_eq!(world.count_sent(1, MessageType::RejoinRequest), 0);
     check_unharmed(&mut world, session);
 }

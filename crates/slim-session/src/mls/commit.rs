@@ -24,33 +24,51 @@ use super::{
     joiner::credential,
 };
 
-/// A commit that adds one member, with what the new member needs.
+/// A commit that adds members, with what the new members need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AddCommit {
     /// For those who were members before.
     pub(crate) commit: Bytes,
-    /// For the new member.
+    /// For the new members; the same for each.
     pub(crate) welcome: Bytes,
 }
 
+/// Somebody who may be added: its key package has been checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Newcomer {
+    key_package: KeyPackage,
+    leaf: (Vec<u8>, Leaf),
+}
+
 impl Group {
-    /// Adds the owner of a key package, who must be `subject`.
+    /// Checks whether the owner of a key package, who must be `subject`, may be added.
     ///
     /// # Errors
     ///
-    /// [`CommitError`]; the group is as it was.
-    pub(crate) fn add(
-        &mut self,
+    /// [`CommitError`].
+    pub(crate) fn vet(
+        &self,
         key_package: &[u8],
         subject: &str,
         verifier: &dyn Verifier,
         now: u64,
-    ) -> Result<AddCommit, CommitError> {
+    ) -> Result<Newcomer, CommitError> {
         if self.contains(subject) {
             return Err(CommitError::AlreadyMember(subject.to_owned()));
         }
         let (key_package, leaf) = self.vet_key_package(key_package, subject, verifier, now)?;
-        self.commit_add(leaf, |builder| builder.propose_adds([key_package]))
+        Ok(Newcomer { key_package, leaf })
+    }
+
+    /// Adds them all in one commit. No two may have a key in common, of whatever kind.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError`]; the group is as it was.
+    pub(crate) fn add_all(&mut self, newcomers: Vec<Newcomer>) -> Result<AddCommit, CommitError> {
+        let (key_packages, leaves): (Vec<_>, Entered) =
+            newcomers.into_iter().map(|new| (new.key_package, new.leaf)).unzip();
+        self.commit_add(leaves, |builder| builder.propose_adds(key_packages))
     }
 
     /// Takes a member out and puts it back with a new key package, in one commit. For a
@@ -68,7 +86,7 @@ impl Group {
     ) -> Result<AddCommit, CommitError> {
         let index = self.other_member(subject)?;
         let (key_package, leaf) = self.vet_key_package(key_package, subject, verifier, now)?;
-        self.commit_add(leaf, |builder| {
+        self.commit_add(vec![leaf], |builder| {
             builder.propose_removals([index]).propose_adds([key_package])
         })
     }
@@ -149,10 +167,10 @@ impl Group {
 
     fn commit_add(
         &mut self,
-        leaf: (Vec<u8>, Leaf),
+        leaves: Entered,
         proposals: impl FnOnce(CommitBuilder<'_, Initial>) -> CommitBuilder<'_, Initial>,
     ) -> Result<AddCommit, CommitError> {
-        let (commit, welcome) = self.commit(vec![leaf], proposals)?;
+        let (commit, welcome) = self.commit(leaves, proposals)?;
         let welcome =
             welcome.ok_or_else(|| CommitError::Invalid("no welcome for an add".to_owned()))?;
         Ok(AddCommit { commit, welcome })

@@ -48,8 +48,10 @@ pub(crate) struct Decrypted {
     /// What the sender authenticated beside it.
     pub(crate) aad: Vec<u8>,
     /// The subject of the sender's leaf. It was a member when it encrypted the message, and
-    /// may have been removed since: [`Group::contains`] tells.
+    /// may have been removed since: [`Group::stayed`] tells.
     pub(crate) sender: Arc<str>,
+    /// In which epoch.
+    pub(crate) epoch: u64,
 }
 
 impl Group {
@@ -119,6 +121,13 @@ impl Group {
         self.leaf_index(subject).is_some()
     }
 
+    /// Whether the member with this subject signs with this key, which is the one of
+    /// its leaf. `None` if there is no such member.
+    pub(crate) fn signs_with(&self, subject: &str, key: &[u8]) -> Option<bool> {
+        let member = self.mls.member_at(self.leaf_index(subject)?)?;
+        Some(member.signature_key == key)
+    }
+
     /// When the token in our own leaf expires, in seconds since the Unix epoch. Peers that
     /// look at tokens again drop our messages from then on.
     pub(crate) fn credential_expires_at(&self) -> u64 {
@@ -185,10 +194,21 @@ impl Group {
                 plaintext: message.into_bytes().into(),
                 aad,
                 sender: Arc::clone(&leaf.subject),
+                epoch,
             }),
             ProcessedMessageContent::OwnPrivateMessage => Err(DecryptError::OwnMessage),
             _ => Err(DecryptError::Malformed),
         }
+    }
+
+    /// Whether somebody has been a member from this epoch, whose messages can be
+    /// decrypted, until now.
+    pub(crate) fn stayed(&self, subject: &str, epoch: u64) -> bool {
+        // Who speaks in the current epoch is a member: nothing to look up for most.
+        let mut later = self.past.iter().filter(|(past, _)| *past > epoch);
+        epoch == self.epoch()
+            || self.contains(subject)
+                && later.all(|(_, leaves)| leaves.values().any(|leaf| &*leaf.subject == subject))
     }
 
     /// The members of an epoch whose messages can be decrypted.

@@ -39,7 +39,7 @@ use openmls::prelude::{
 };
 
 pub(crate) use self::{
-    commit::{AddCommit, CommitError},
+    commit::{AddCommit, CommitError, Newcomer},
     credential::Vetting,
     group::{CreateError, DecryptError, Decrypted, EncryptError, Group},
     joiner::{JoinError, Joiner, KeyPackageRefused},

@@ -16,12 +16,12 @@ use std::time::Duration;
 use slim_auth::{Claims, PublicKey};
 use slim_proto::{
     Command, GroupUpdate, GroupUpdateOp, GroupWelcome, JoinReply, MessageType, Name, RejoinReply,
-    RejoinRequest, UNICAST,
+    RejoinRequest, RouteName, UNICAST,
 };
 use tracing::{debug, warn};
 
-use super::Purpose;
-use crate::api::{CloseReason, Output, ParticipantChange};
+use super::{Purpose, Renewal};
+use crate::api::{CloseReason, Output, ParticipantChange, PresenceError};
 use crate::exchange::Request;
 use crate::gate::Authentic;
 use crate::outbox::Context;
@@ -34,6 +34,10 @@ const WELCOME_LIMIT: Duration = Duration::from_secs(60);
 /// Commits that may be kept while an earlier one is missing. What comes beyond
 /// is dropped and, not being acknowledged, sent again.
 const MAX_EARLY_UPDATES: usize = 64;
+
+/// Before we believe a member that others are ahead, the moderator has the time of
+/// two heartbeats to show its own epoch.
+const HEARSAY_PATIENCE: Duration = Duration::from_secs(25);
 
 /// Key packages of one invitation; more copies of the request are ignored.
 const MAX_KEY_PACKAGES: usize = 16;
@@ -49,6 +53,13 @@ pub(crate) struct Participant {
     early: BTreeMap<u32, Authentic>,
     /// When to ask for a new welcome, unless the missing commit comes before.
     rejoin_at: Option<Duration>,
+    /// The same if only a member says that others are ahead, unless the moderator
+    /// shows before that nobody is.
+    hearsay_until: Option<Duration>,
+    renewal: Renewal,
+    /// When to ask for another, unless the roster that goes with the last one comes
+    /// before.
+    roster_until: Option<Duration>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -65,14 +76,17 @@ enum Phase {
 }
 
 impl Participant {
-    pub(crate) fn new(moderator: Name, claims: &Claims, at: Duration) -> Self {
+    pub(crate) fn new(moderator: Name, claims: &Claims, cx: &mut Context<'_>) -> Self {
         Self {
             moderator,
             moderator_key: claims.public_key.clone(),
-            phase: Phase::Invited { until: at + WELCOME_LIMIT },
+            phase: Phase::Invited { until: cx.now.at + WELCOME_LIMIT },
             key_packages: 0,
             early: BTreeMap::new(),
             rejoin_at: None,
+            hearsay_until: None,
+            renewal: Renewal::of_participant(cx.rng),
+            roster_until: None,
         }
     }
 
@@ -189,8 +203,6 @@ impl Participant {
         message: Authentic,
         update: &GroupUpdate,
     ) {
-        let own = |name: &Name| name.route() == core.info.local.route();
-        let about_us = update.participant.as_ref().is_some_and(|row| own(&row.name));
         if !matches!(self.phase, Phase::Active | Phase::Welcomed { .. }) {
             return;
         }
@@ -204,9 +216,14 @@ impl Participant {
         let last = mls.last_commit();
         if payload.commit_id <= last {
             // Known: a copy, or the change that our own welcome came with. A
-            // rejoin's update tells us the roster that goes with the new welcome.
-            if about_us && update.op == GroupUpdateOp::Rejoin {
-                core.take_roster(cx, &update.participants);
+            // rejoin's update tells us the roster that goes with the new welcome,
+            // unless the group has changed since: then we ask for another.
+            let is_current = payload.commit_id == last;
+            if is_about(core.info.local.route(), update)
+                && is_current
+                && update.op == GroupUpdateOp::Rejoin
+            {
+                self.take_roster(core, cx, update);
             }
             return core.answer(cx, &message, Command::GroupAck);
         }
@@ -221,12 +238,21 @@ impl Participant {
 
     /// Applies the commits that are there, in unbroken sequence.
     fn apply_updates(&mut self, core: &mut Core, cx: &mut Context<'_>) {
+        let own = core.info.local.route();
         while let Some(mls) = core.mls.as_mut() {
             let next = mls.last_commit() + 1;
             self.early.retain(|commit_id, _| *commit_id >= next);
             let Some(message) = self.early.remove(&next) else { break };
             let Command::GroupUpdate(update) = &message.command else { continue };
             let Some(payload) = &update.mls else { continue };
+            if update.op == GroupUpdateOp::Rejoin && is_about(own, update) {
+                // Our leaf is another's: only the welcome that goes with it leads on.
+                self.early.insert(next, message);
+                if !core.exchanges.any(|purpose| *purpose == Purpose::Rejoin) {
+                    self.rejoin_at.get_or_insert(cx.now.at);
+                }
+                break;
+            }
             if let Err(error) = mls.apply(cx, payload) {
                 warn!(%error, commit = next, "commit refused");
                 self.rejoin_at.get_or_insert(cx.now.at);
@@ -234,7 +260,7 @@ impl Participant {
             }
             self.change_roster(core, cx, &update.clone());
             core.answer(cx, &message, Command::GroupAck);
-            self.rejoin_at = None;
+            (self.rejoin_at, self.hearsay_until) = (None, None);
             core.replay_early_data(cx);
         }
     }
@@ -269,12 +295,37 @@ impl Participant {
 
     // ------------------------------------------------------------ rejoin
 
-    /// Others are ahead. The commit may still be on its way, so it has one
-    /// period to come before we ask for a new welcome.
-    pub(crate) fn on_newer_epoch(&mut self, core: &Core, cx: &Context<'_>) {
-        if self.phase == Phase::Active {
+    fn take_roster(&mut self, core: &mut Core, cx: &mut Context<'_>, update: &GroupUpdate) {
+        self.roster_until = None;
+        core.take_roster(cx, &update.participants);
+    }
+
+    /// Others are ahead. If the moderator says so, the commit may still be on its
+    /// way and has one period to come before we ask for a new welcome. A member
+    /// may be lying, and each welcome costs everybody a commit: the moderator has
+    /// time to show its own epoch.
+    pub(crate) fn on_newer_epoch(&mut self, core: &Core, cx: &Context<'_>, is_moderator: bool) {
+        if self.phase != Phase::Active {
+            return;
+        }
+        if is_moderator {
             let patience = core.control_pace().period;
             self.rejoin_at.get_or_insert_with(|| cx.now.at + patience);
+        } else {
+            self.hearsay_until.get_or_insert_with(|| cx.now.at + HEARSAY_PATIENCE);
+        }
+    }
+
+    /// The moderator shows that nobody is ahead of us.
+    pub(crate) fn on_current_epoch(&mut self) {
+        self.hearsay_until = None;
+    }
+
+    /// Others are in another epoch than the one in which we say that we are back.
+    pub(crate) fn on_stale(&mut self, core: &mut Core, cx: &mut Context<'_>) {
+        self.rejoin(core, cx);
+        if !core.exchanges.any(|purpose| *purpose == Purpose::Rejoin) {
+            core.presence_done(cx, &Err(PresenceError::Unconfirmed));
         }
     }
 
@@ -309,15 +360,24 @@ impl Participant {
         if let Err(error) = mls.join(cx, &reply.welcome, reply.commit_id, &message.claims) {
             warn!(%error, "welcome refused");
             self.rejoin_at = Some(cx.now.at + core.control_pace().period);
-            return;
+            return core.presence_done(cx, &Err(PresenceError::Unconfirmed));
         }
-        self.rejoin_at = None;
+        (self.rejoin_at, self.hearsay_until) = (None, None);
+        self.roster_until = Some(cx.now.at + core.control_limit());
         // This one ack goes out under our name without its readable parts: the
         // reference's moderator takes it for a copy of our request otherwise,
         // and waits for it for ever.
         core.send_nameless_ack(cx, self.moderator.clone(), message.message_id);
         let moderator = self.moderator.clone();
         core.member_online(cx, &moderator);
+        // The update that this welcome belongs to may have come before it.
+        if let Some(message) = self.early.remove(&reply.commit_id)
+            && let Command::GroupUpdate(update) = &message.command
+        {
+            self.take_roster(core, cx, update);
+            core.answer(cx, &message, Command::GroupAck);
+        }
+        core.presence_done(cx, &Ok(()));
         self.apply_updates(core, cx);
         core.replay_early_data(cx);
     }
@@ -368,24 +428,48 @@ impl Participant {
     // ------------------------------------------------------------ time and answers
 
     pub(crate) fn on_completed(&mut self, core: &mut Core, cx: &mut Context<'_>, purpose: Purpose) {
-        if purpose == Purpose::Leave {
-            core.end(cx, CloseReason::Left);
+        match purpose {
+            Purpose::Leave => core.end(cx, CloseReason::Left),
+            Purpose::Presence => core.presence_done(cx, &Ok(())),
+            _ => {}
         }
     }
 
-    pub(crate) fn on_failed(&mut self, core: &mut Core, cx: &mut Context<'_>, purpose: Purpose) {
+    pub(crate) fn on_failed(
+        &mut self,
+        core: &mut Core,
+        cx: &mut Context<'_>,
+        purpose: Purpose,
+        missing: &[RouteName],
+    ) {
         match purpose {
             Purpose::Leave => core.end(cx, CloseReason::Left),
+            Purpose::Presence => core.presence_failed(cx, missing),
             // The next heartbeat of a member that is ahead starts it again.
-            Purpose::Rejoin => warn!("the moderator does not answer the rejoin request"),
+            Purpose::Rejoin => {
+                warn!("the moderator does not answer the rejoin request");
+                core.presence_done(cx, &Err(PresenceError::Unconfirmed));
+            }
             _ => {}
         }
     }
 
     pub(crate) fn on_deadline(&mut self, core: &mut Core, cx: &mut Context<'_>) {
-        if self.rejoin_at.is_some_and(|at| at <= cx.now.at) {
-            self.rejoin_at = None;
+        if [self.rejoin_at, self.hearsay_until].into_iter().flatten().any(|at| at <= cx.now.at) {
+            (self.rejoin_at, self.hearsay_until) = (None, None);
             self.rejoin(core, cx);
+        }
+        if self.roster_until.is_some_and(|at| at <= cx.now.at) {
+            // Nobody is ahead of us, so nothing else would make us ask again.
+            self.roster_until = Some(cx.now.at + core.control_limit());
+            if core.roster.get(&self.moderator).is_some_and(|entry| entry.online) {
+                self.rejoin(core, cx);
+            }
+        }
+        // A new welcome renews the token in our leaf.
+        if self.phase == Phase::Active && !core.is_p2p() && self.renewal.is_due(core, cx.now.unix) {
+            self.rejoin(core, cx);
+            self.renewal.postpone(core, cx.now.unix);
         }
         if matches!(self.phase, Phase::Invited { until } if until <= cx.now.at) {
             debug!("no welcome came");
@@ -398,6 +482,12 @@ impl Participant {
             Phase::Invited { until } => Some(until),
             Phase::Welcomed { .. } | Phase::Active | Phase::Leaving => None,
         };
-        [invited, self.rejoin_at].into_iter().flatten().min()
+        let rejoins = [self.rejoin_at, self.hearsay_until, self.roster_until];
+        rejoins.into_iter().chain([invited]).flatten().min()
     }
+}
+
+/// Whether it is our own place in the group that changes.
+fn is_about(own: RouteName, update: &GroupUpdate) -> bool {
+    update.participant.as_ref().is_some_and(|row| row.name.route() == own)
 }

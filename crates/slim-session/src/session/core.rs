@@ -6,16 +6,15 @@ use std::time::Duration;
 
 use slim_proto::{
     BROADCAST, Body, Channels, Command, GroupUpdate, GroupUpdateOp, Header, MlsPayload, Name,
-    Participant, ParticipantState, Publish, RouteName, SessionId, SessionType, UNICAST,
-    UpdateParticipantState, canonical,
+    Participant, ParticipantState, Publish, RouteName, SessionId, SessionType, UNICAST, canonical,
 };
-use tracing::debug;
 
 use super::data::{Early, Flush};
 use super::encryption::Encryption;
+use super::presence::HEARTBEAT;
 use crate::api::{
-    CloseReason, Done, Member, Outgoing, ParticipantChange, PublishError, RequestId, SessionEvent,
-    SessionInfo, SessionState, Timers,
+    CloseReason, Done, Member, Outgoing, ParticipantChange, PresenceError, PublishError, RequestId,
+    SessionEvent, SessionInfo, SessionState, Timers,
 };
 use crate::exchange::{Answered, ExchangeId, Exchanges, Pace, Request};
 use crate::gate::{Authentic, Memory};
@@ -26,12 +25,6 @@ use crate::role::Purpose;
 use crate::roster::{Entry, Roster};
 use crate::subscriptions::Owner;
 use crate::voice::command_id;
-
-/// Between two heartbeats, and two looks at who was not heard.
-pub(crate) const HEARTBEAT: Duration = Duration::from_secs(10);
-
-/// Heartbeats of sessions without MLS show this epoch.
-const NO_EPOCH: u64 = u64::MAX;
 
 /// Commands are repeated at least this often, whatever the session's timeout:
 /// a lost one holds up more than a lost message. The time after which they
@@ -93,7 +86,11 @@ pub(crate) struct Core {
     /// The application does not keep up.
     pub(crate) busy: bool,
     phase: Phase,
-    tick_at: Duration,
+    pub(super) tick_at: Duration,
+    /// The application is away: it takes no data, and lets nobody hear of it.
+    pub(super) away: bool,
+    /// Who waits until the others know whether we are away.
+    pub(super) presence_requests: Vec<RequestId>,
     /// The application has the session: it may be told of events, and of the end.
     pub(crate) announced: bool,
 }
@@ -121,6 +118,8 @@ impl Core {
             busy: false,
             phase: Phase::Open,
             tick_at: cx.now.at + HEARTBEAT,
+            away: false,
+            presence_requests: Vec::new(),
             announced: false,
         }
     }
@@ -234,6 +233,7 @@ impl Core {
             match self.roster.get(&row.name) {
                 None => {
                     self.roster.insert(Entry::new(row));
+                    self.inbound.expect_first(&row.name);
                     self.tell(cx, &row.name, ParticipantChange::Joined);
                 }
                 Some(_) if row.status == ParticipantState::Online => {
@@ -244,11 +244,16 @@ impl Core {
         }
     }
 
-    /// Whether the sender shows the key that it showed first. A shared secret
-    /// lets every holder make a token for any subject; this keeps a member's
-    /// name its own from its first command on.
+    /// Whether the sender shows the key of its leaf, or without MLS the one that it
+    /// showed first. A shared secret lets every holder make a token for any
+    /// subject; this keeps a member's name its own.
     pub(crate) fn knows_key(&mut self, message: &Authentic) -> bool {
         let Some(entry) = self.roster.get_mut(&message.source) else { return true };
+        let (subject, key) = (&message.claims.subject, &message.claims.public_key);
+        let of_leaf = self.mls.as_ref().and_then(|mls| mls.signs_with(subject, key.as_bytes()));
+        if of_leaf == Some(false) {
+            return false;
+        }
         *entry.key.get_or_insert_with(|| message.claims.public_key.clone())
             == message.claims.public_key
     }
@@ -302,7 +307,9 @@ impl Core {
             self.tell(cx, &name, ParticipantChange::Offline);
         }
         // Its welcome and dismissal go on; what goes to all does not wait for it.
-        let to_all = |purpose: &Purpose| purpose.is_update() || *purpose == Purpose::CloseGroup;
+        let to_all = |purpose: &Purpose| {
+            purpose.is_update() || matches!(purpose, Purpose::CloseGroup | Purpose::Presence)
+        };
         self.excused.extend(self.exchanges.excuse(&name, to_all));
         self.forget_data(cx, &name, false);
     }
@@ -326,7 +333,7 @@ impl Core {
     }
 
     pub(crate) fn state(&self) -> SessionState {
-        let own = Member { name: self.info.local.clone(), online: true, is_self: true };
+        let own = Member { name: self.info.local.clone(), online: !self.away, is_self: true };
         let others = self.roster.iter().filter(|entry| !entry.joining).map(|entry| Member {
             name: entry.name.clone(),
             online: entry.online,
@@ -335,84 +342,6 @@ impl Core {
         SessionState {
             members: std::iter::once(own).chain(others).collect(),
             mls: self.mls.as_ref().and_then(Encryption::state),
-        }
-    }
-
-    // ------------------------------------------------------------ presence
-
-    fn epoch(&self) -> Option<u64> {
-        self.mls.as_ref().map(|mls| mls.epoch().unwrap_or(NO_EPOCH))
-    }
-
-    /// Counts who was not heard, and lets ourselves be heard, whatever else was
-    /// sent meanwhile: an offline member comes back by a heartbeat only.
-    pub(crate) fn on_tick(&mut self, cx: &mut Context<'_>) {
-        if self.tick_at > cx.now.at || self.is_over() {
-            return;
-        }
-        self.tick_at = cx.now.at + HEARTBEAT;
-        for name in self.roster.tick() {
-            self.member_offline(cx, &name);
-        }
-        // Before the welcome we have no epoch that others could do anything with.
-        let epoch = self.epoch().unwrap_or(NO_EPOCH);
-        if self.roster.is_empty() || (self.mls.is_some() && epoch == NO_EPOCH) {
-            return;
-        }
-        let (destination, fanout) = self.everybody();
-        let id = command_id(cx.rng);
-        self.send_command(cx, destination, fanout, id, Command::Heartbeat { epoch }, false);
-    }
-
-    /// Gives true if the sender is in a later epoch than we.
-    pub(crate) fn on_heartbeat(&mut self, cx: &mut Context<'_>, source: &Name, epoch: u64) -> bool {
-        let Some(entry) = self.roster.get(source) else {
-            debug!(%source, "heartbeat of a stranger");
-            return false;
-        };
-        let (name, online) = (entry.name.clone(), entry.online);
-        let own = self.epoch();
-        if !online && own.is_none_or(|own| own == epoch) {
-            self.member_online(cx, &name);
-        }
-        own.is_some_and(|own| epoch != NO_EPOCH && own != NO_EPOCH && epoch > own)
-    }
-
-    /// A member that shows our epoch has every change, even if its answer to one
-    /// is lost; members of the reference do not answer a copy.
-    pub(crate) fn excuse_up_to_date(&mut self, name: &Name, epoch: u64) -> Vec<Purpose> {
-        match self.epoch() {
-            Some(own) if own == epoch => self.exchanges.excuse(name, Purpose::is_update),
-            _ => Vec::new(),
-        }
-    }
-
-    /// A member announces that it goes for a while, or is back.
-    pub(crate) fn on_participant_state(
-        &mut self,
-        cx: &mut Context<'_>,
-        message: &Authentic,
-        update: &UpdateParticipantState,
-    ) {
-        let source = &message.source;
-        let Some(entry) = self.roster.get(source) else { return };
-        if update.participant.route() != source.route() {
-            return debug!(%source, "speaks of somebody else's state");
-        }
-        let online = entry.online;
-        match update.new_state {
-            ParticipantState::Offline if online => {
-                self.member_offline(cx, source);
-                self.answer(cx, message, Command::GroupAck);
-            }
-            ParticipantState::Offline => {}
-            ParticipantState::Online if self.epoch().is_some_and(|own| own != update.epoch) => {
-                self.answer(cx, message, Command::GroupNack);
-            }
-            ParticipantState::Online => {
-                self.member_online(cx, source);
-                self.answer(cx, message, Command::GroupAck);
-            }
         }
     }
 
@@ -507,8 +436,16 @@ impl Core {
         mut request: Request,
     ) {
         // Without MLS nothing tells a late copy from news: it tells who is in now.
-        if let (Command::GroupWelcome(welcome), None) = (&mut request.command, &self.mls) {
-            welcome.participants = self.participants();
+        match &mut request.command {
+            Command::GroupWelcome(welcome) if self.mls.is_none() => {
+                welcome.participants = self.participants();
+            }
+            Command::GroupUpdate(update) if self.mls.is_none() => {
+                let who = update.participant.as_ref();
+                let is_in = who.is_some_and(|row| self.roster.get(&row.name).is_some());
+                update.op = if is_in { GroupUpdateOp::Add } else { GroupUpdateOp::Remove };
+            }
+            _ => {}
         }
         // A copy of an update keeps its id: members answer it again, and without
         // MLS nothing else would tell it from a new change.
@@ -573,6 +510,7 @@ impl Core {
             | Purpose::Admit(_)
             | Purpose::Retire(_)
             | Purpose::Announce
+            | Purpose::Presence
             | Purpose::CloseGroup => matches!(answer.command, Command::GroupAck),
         };
         match fits.then(|| self.exchanges.answer(answer.message_id, &answer.source)) {
@@ -626,6 +564,7 @@ impl Core {
         for flush in std::mem::take(&mut self.flushes) {
             cx.out.done(flush.request, Done::Flushed);
         }
+        self.presence_done(cx, &Err(PresenceError::Closed));
     }
 
     // ------------------------------------------------------------ the link
@@ -640,7 +579,9 @@ impl Core {
     pub(crate) fn resume(&mut self, cx: &mut Context<'_>) {
         self.exchanges.resume(cx.now.at);
         self.outbound.resume(cx.now.at);
-        self.inbound.resume(cx.now.at);
+        if !self.away {
+            self.inbound.resume(cx.now.at);
+        }
         for entry in self.roster.iter_mut() {
             entry.missed = 0;
         }

@@ -59,7 +59,9 @@ impl Core {
         mut message: Outgoing,
     ) {
         message.metadata.retain(|key, _| !canonical::is_reserved(key));
-        if let Err(error) = self.check_size(cx, &message) {
+        let checked =
+            if self.away { Err(PublishError::Away) } else { self.check_size(cx, &message) };
+        if let Err(error) = checked {
             return cx.out.done(request, Done::Published(Err(error)));
         }
         if self.outbound.is_full() || !self.waiting.is_empty() {
@@ -242,7 +244,7 @@ impl Core {
     /// A `MSG` or `RTX_REPLY`: decrypt, acknowledge, put in order, deliver.
     pub(crate) fn on_data(&mut self, cx: &mut Context<'_>, publish: Publish) {
         // Who closes has passed on what it had; a late copy would be taken for new.
-        if self.busy || !self.is_open() {
+        if self.busy || self.away || !self.is_open() {
             return;
         }
         let source = publish.header.source.clone();
@@ -315,6 +317,9 @@ impl Core {
         })?;
         if NameId::of_subject(&opened.sender) != publish.header.source.id() {
             return Err(Unreadable::Refused("sent under another name"));
+        }
+        if !mls.stayed(&opened) {
+            return Err(Unreadable::Refused("from before its sender left"));
         }
         if opened.aad != canonical::header_aad(publish) {
             return Err(Unreadable::Refused("header was changed on the way"));

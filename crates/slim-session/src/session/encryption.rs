@@ -7,7 +7,7 @@ use slim_proto::{MlsPayload, Name, NameId};
 use crate::api::MlsState;
 use crate::mls::{
     AddCommit, CommitError, CreateError, DecryptError, Decrypted, EncryptError, Group, JoinError,
-    Joiner, KeyPackageRefused, ProcessError, SUITE_NAME, Vetting,
+    Joiner, KeyPackageRefused, Newcomer, ProcessError, SUITE_NAME, Vetting,
 };
 use crate::outbox::Context;
 
@@ -21,7 +21,7 @@ pub(crate) struct Encryption {
     last_commit: u32,
 }
 
-/// A commit for the members and a welcome for the new one, both with their number.
+/// A commit for the members and a welcome for the new ones, both with their number.
 #[derive(Debug)]
 pub(crate) struct Added {
     pub(crate) commit: MlsPayload,
@@ -56,6 +56,18 @@ impl Encryption {
         self.group.as_ref().map(Group::epoch)
     }
 
+    /// Whether the member with this subject signs with this key; see
+    /// [`Group::signs_with`].
+    pub(crate) fn signs_with(&self, subject: &str, key: &[u8]) -> Option<bool> {
+        self.group.as_ref()?.signs_with(subject, key)
+    }
+
+    /// Whether the sender of a message has been a member ever since.
+    pub(crate) fn stayed(&self, message: &Decrypted) -> bool {
+        let group = self.group.as_ref();
+        group.is_some_and(|group| group.stayed(&message.sender, message.epoch))
+    }
+
     pub(crate) fn last_commit(&self) -> u32 {
         self.last_commit
     }
@@ -66,21 +78,27 @@ impl Encryption {
 
     // ------------------------------------------------------------ moderator
 
-    /// Adds a member; the group is made with the first.
-    pub(crate) fn add(
+    /// Checks whether somebody can be added; the group is made for the first.
+    pub(crate) fn vet(
         &mut self,
         cx: &mut Context<'_>,
         key_package: &[u8],
         claims: &Claims,
-    ) -> Result<Added, EncryptionError> {
+    ) -> Result<Newcomer, EncryptionError> {
         if self.group.is_none() {
             let token = cx.voice.token(cx.now, cx.rng).ok_or(EncryptionError::NoToken)?;
             let key = cx.voice.key().clone();
             self.group = Some(Group::create(key, &token, cx.verifier.as_ref(), cx.now.unix)?);
         }
-        let group = self.group.as_mut().ok_or(EncryptionError::NoGroup)?;
+        let group = self.group.as_ref().ok_or(EncryptionError::NoGroup)?;
         let verifier = cx.verifier.as_ref();
-        let added = group.add(key_package, &claims.subject, verifier, cx.now.unix)?;
+        Ok(group.vet(key_package, &claims.subject, verifier, cx.now.unix)?)
+    }
+
+    /// Adds them with one commit.
+    pub(crate) fn add(&mut self, newcomers: Vec<Newcomer>) -> Result<Added, EncryptionError> {
+        let group = self.group.as_mut().ok_or(EncryptionError::NoGroup)?;
+        let added = group.add_all(newcomers)?;
         Ok(self.numbered(added))
     }
 

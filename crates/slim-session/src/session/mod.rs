@@ -4,6 +4,7 @@
 mod core;
 mod data;
 mod encryption;
+mod presence;
 
 use std::time::Duration;
 
@@ -11,8 +12,10 @@ use slim_proto::{Body, Command as Wire, MessageType, Name, Publish, RouteName};
 use tracing::{debug, trace, warn};
 
 pub(crate) use self::core::{Core, Setup};
-pub(crate) use self::encryption::Encryption;
-use crate::api::{CloseReason, Command, Done, InviteError, PublishError, RemoveError, RequestId};
+pub(crate) use self::encryption::{Encryption, EncryptionError};
+use crate::api::{
+    CloseReason, Command, Done, InviteError, PresenceError, PublishError, RemoveError, RequestId,
+};
 use crate::exchange::Due;
 use crate::gate::{Authentic, Memory, Refusal, authenticate};
 use crate::outbox::Context;
@@ -54,7 +57,7 @@ impl Session {
         core.memory = memory;
         core.subscribe(cx);
         let moderator = message.source.clone();
-        let mut role = Participant::new(moderator, &message.claims, cx.now.at);
+        let mut role = Participant::new(moderator, &message.claims, cx);
         role.on_join_request(&mut core, cx, message);
         Self { core, role: Role::Participant(role) }
     }
@@ -123,6 +126,7 @@ impl Session {
                 cx.out.done(request, Done::State(Some(core.state())));
             }
             (Command::Flush { .. }, _) => core.flush(cx, request),
+            (Command::SetPresence { online, .. }, _) => core.set_presence(cx, request, online),
             (Command::Close { .. }, role) => {
                 core.start_closing(cx, request);
                 match role {
@@ -186,7 +190,7 @@ impl Session {
                     Refusal::Token(slim_auth::VerifyError::BadMac),
                 ) = (&mut self.role, &refusal)
                 {
-                    moderator.on_identity_mismatch(&mut self.core, cx, message_id, &source);
+                    moderator.on_identity_mismatch(&mut self.core, message_id, &source);
                 }
                 return;
             }
@@ -243,8 +247,13 @@ impl Session {
                 let was_offline =
                     core.roster.get(&message.source).is_some_and(|entry| !entry.online);
                 let is_ahead = core.on_heartbeat(cx, &message.source, *epoch);
-                if let (true, Role::Participant(participant)) = (is_ahead, &mut *role) {
-                    participant.on_newer_epoch(core, cx);
+                if let Role::Participant(participant) = &mut *role {
+                    let is_moderator = participant.is_from_moderator(&message);
+                    match (is_ahead, is_moderator) {
+                        (true, _) => participant.on_newer_epoch(core, cx, is_moderator),
+                        (false, true) => participant.on_current_epoch(),
+                        (false, false) => {}
+                    }
                 }
                 if let (true, Role::Moderator(_)) = (was_offline, &mut *role) {
                     Moderator::on_back(core, cx, &message.source);
@@ -253,8 +262,11 @@ impl Session {
                     role.on_completed(core, cx, purpose);
                 }
             }
-            (Wire::UpdateParticipantState(update), _) => {
-                core.on_participant_state(cx, &message, update);
+            (Wire::UpdateParticipantState(update), role) => {
+                let is_back = core.on_participant_state(cx, &message, update);
+                if let (true, Role::Moderator(_)) = (is_back, role) {
+                    Moderator::on_back(core, cx, &message.source);
+                }
             }
             (Wire::GroupAck, role) => {
                 if let Some(purpose) = core.completed(&message) {
@@ -282,9 +294,14 @@ impl Session {
             (Wire::GroupNack, Role::Moderator(moderator)) => {
                 // Ours say in this way that they cannot verify us.
                 let (id, source) = (message.message_id, message.source.clone());
-                moderator.on_identity_mismatch(core, cx, id, &source);
+                moderator.on_identity_mismatch(core, id, &source);
             }
 
+            (Wire::GroupNack, Role::Participant(participant)) => {
+                if core.is_presence_refused(&message) {
+                    participant.on_stale(core, cx);
+                }
+            }
             (_, Role::Participant(participant)) if !participant.is_from_moderator(&message) => {
                 debug!(source = %message.source, "not the moderator's to say");
             }
@@ -318,7 +335,6 @@ impl Session {
                 | Wire::GroupUpdate(_)
                 | Wire::GroupWelcome(_)
                 | Wire::GroupClose { .. }
-                | Wire::GroupNack
                 | Wire::RejoinRequest(_)
                 | Wire::RejoinReply(_),
                 _,
@@ -419,7 +435,7 @@ impl Role {
     ) {
         match self {
             Self::Moderator(moderator) => moderator.on_failed(core, cx, purpose, missing),
-            Self::Participant(participant) => participant.on_failed(core, cx, purpose),
+            Self::Participant(participant) => participant.on_failed(core, cx, purpose, missing),
         }
     }
 }
@@ -432,6 +448,7 @@ pub(crate) fn refuse(cx: &mut Context<'_>, request: RequestId, command: &Command
         Command::Publish { .. } => Done::Published(Err(PublishError::Closed)),
         Command::State { .. } => Done::State(None),
         Command::Flush { .. } => Done::Flushed,
+        Command::SetPresence { .. } => Done::Presence(Err(PresenceError::Closed)),
         Command::Close { .. } => Done::Closed,
         Command::CreateGroup { .. } | Command::CreateP2p { .. } => return,
     };

@@ -29,6 +29,7 @@ pub(crate) const CHANNEL: &str = "org/test/channel";
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) endpoint: Endpoint,
+    pub(crate) identity: Arc<SharedSecret>,
     pub(crate) name: Name,
     pub(crate) ready: bool,
     pub(crate) invited: Vec<SessionInfo>,
@@ -97,10 +98,11 @@ impl World {
         let text = format!("org/test/{name}");
         let identity = Arc::new(SharedSecret::new(&text, secret, &mut rng).unwrap());
         let config = EndpointConfig::new(text.parse().unwrap(), seed);
-        let endpoint = Endpoint::new(config, identity.clone(), identity);
+        let endpoint = Endpoint::new(config, identity.clone(), identity.clone());
         self.apps.push(App {
             name: endpoint.name().clone(),
             endpoint,
+            identity,
             ready: false,
             invited: Vec::new(),
             events: Vec::new(),
@@ -415,14 +417,14 @@ pub(crate) fn is_data(message: &Message) -> bool {
 
 /// Somebody who is not a member, with the secret or without.
 pub(crate) struct Mallory {
-    pub(crate) identity: SharedSecret,
+    pub(crate) identity: Arc<SharedSecret>,
     pub(crate) name: Name,
 }
 
 impl Mallory {
     pub(crate) fn new(secret: &str) -> Self {
         let mut rng = StdRng::seed_from_u64(666);
-        let identity = SharedSecret::new("org/test/mallory", secret, &mut rng).unwrap();
+        let identity = Arc::new(SharedSecret::new("org/test/mallory", secret, &mut rng).unwrap());
         let id = NameId::of_subject(identity.subject());
         Self { identity, name: "org/test/mallory".parse::<Name>().unwrap().with_id(id) }
     }

@@ -163,10 +163,10 @@ fn members_check_whom_the_moderator_adds() {
 fn an_expired_token_in_a_commit_is_a_matter_of_policy() {
     let mut party = Party::new(&["alice"]);
     let eve = Person::new("eve");
-    let old = now() - 5000;
-    let (_, added) = add_unchecked(&mut party, eve.identity.key(), &eve.token(old));
+    let now = now();
+    let (_, added) = add_unchecked(&mut party, eve.identity.key(), &eve.token(now - 5000));
     let alice = &mut party.members[0];
-    let strict = alice.person.vetting(now());
+    let strict = alice.person.vetting(now);
     assert_eq!(
         alice.group.process_commit(&added.commit, &strict),
         Err(ProcessError::Credential(CredentialError::Token(VerifyError::Expired { ago: 1400 })))

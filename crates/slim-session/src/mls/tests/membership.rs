@@ -19,6 +19,46 @@ fn members_join_one_after_the_other() {
 }
 
 #[test]
+fn several_join_with_one_commit() {
+    let mut party = Party::new(&["alice"]);
+    let mut people = ["bob", "carol", "dave"].map(Person::new);
+    let Member { person, group } = &mut party.moderator;
+    let newcomers = people.iter_mut().map(|new| {
+        let key_package = new.key_package(now());
+        group.vet(&key_package, new.subject(), &person.identity, now()).unwrap()
+    });
+    let newcomers = newcomers.collect();
+    let added = group.add_all(newcomers).unwrap();
+    assert_eq!(group.epoch(), 2);
+    let subjects: Vec<String> = people.iter().map(|new| new.subject().to_owned()).collect();
+    let subjects: Vec<&str> = subjects.iter().map(String::as_str).collect();
+    assert_eq!(party.deliver(&added.commit), [changed(&subjects, &[])]);
+    for mut person in people {
+        let group = person.join(&added.welcome, &party.moderator_subject(), now());
+        party.members.push(Member { person, group });
+    }
+    party.assert_agreement();
+    let commit = party.remove(2);
+    party.deliver(&commit);
+    party.members.remove(2);
+    party.assert_agreement();
+}
+
+#[test]
+fn who_does_not_fit_together_is_not_added_and_changes_nothing() {
+    let mut party = Party::new(&["alice"]);
+    let mut bob = Person::new("bob");
+    let (first, second) = (bob.key_package(now()), bob.key_package(now()));
+    let Member { person, group } = &mut party.moderator;
+    let newcomers = [&first, &second]
+        .map(|key_package| group.vet(key_package, bob.subject(), &person.identity, now()).unwrap());
+    let refused = group.add_all(newcomers.to_vec()).unwrap_err();
+    assert!(matches!(refused, CommitError::Invalid(_)), "{refused}");
+    assert_eq!(group.epoch(), 1);
+    group.add(&first, bob.subject(), &person.identity, now()).unwrap();
+}
+
+#[test]
 fn a_removed_member_decrypts_nothing_new() {
     let mut party = Party::new(&["alice", "bob", "carol"]);
     let bob = party.members[1].person.subject().to_owned();

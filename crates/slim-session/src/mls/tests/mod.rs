@@ -10,10 +10,11 @@ use std::{sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use rand::{SeedableRng as _, rngs::SmallRng};
-use slim_auth::{Identity as _, SharedSecret, SigningKey};
+use slim_auth::{Identity as _, SharedSecret, SigningKey, Verifier};
 
 use super::{
-    AddCommit, DecryptError, Decrypted, Group, Joiner, ProcessError, Vetting, process::Effect,
+    AddCommit, CommitError, DecryptError, Decrypted, Group, Joiner, ProcessError, Vetting,
+    process::Effect,
 };
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -89,6 +90,20 @@ impl Member {
             assert_eq!(aad, b"aad");
             String::from_utf8(plaintext.to_vec()).unwrap()
         })
+    }
+}
+
+impl Group {
+    /// Adds one member.
+    fn add(
+        &mut self,
+        key_package: &[u8],
+        subject: &str,
+        verifier: &dyn Verifier,
+        now: u64,
+    ) -> Result<AddCommit, CommitError> {
+        let newcomer = self.vet(key_package, subject, verifier, now)?;
+        self.add_all(vec![newcomer])
     }
 }
 

@@ -9,7 +9,8 @@ use slim_proto::{
 use tracing::{debug, warn};
 
 use super::{
-    Change, DOUBT, DOUBT_PACE, Invite, MAX_INVITES, Moderator, SLOT_LIMIT, Stage, Waiting, namesake,
+    Change, DOUBT, DOUBT_PACE, GATHER_LIMIT, GATHER_PAUSE, Invite, MAX_INVITES, MISMATCH_RETRIES,
+    Moderator, SLOT_LIMIT, Stage, Waiting, namesake,
 };
 use crate::api::{CreateError, Done, InviteError, ParticipantChange, RequestId};
 use crate::exchange::Request;
@@ -17,7 +18,7 @@ use crate::gate::Authentic;
 use crate::outbox::Context;
 use crate::role::{Purpose, TaskId};
 use crate::roster::Entry;
-use crate::session::Core;
+use crate::session::{Core, EncryptionError};
 
 impl Moderator {
     /// The application invites. Harmless for who is in or being invited already.
@@ -75,7 +76,8 @@ impl Moderator {
         let is_member = namesake(core, &name).is_some();
         let pace = if is_member { DOUBT_PACE } else { core.control_pace() };
         core.request(cx, Purpose::Discover(task), request, pace, missing);
-        let invite = Invite { name, waiting: vec![waiting], stage: Stage::Discovering };
+        let (waiting, stage) = (vec![waiting], Stage::Discovering);
+        let invite = Invite { name, waiting, stage, mismatch: false };
         self.invites.insert(task, invite);
     }
 
@@ -173,28 +175,57 @@ impl Moderator {
             claims: message.claims.clone(),
         };
         self.changes.push_back(Change::Admit(task));
+        self.gather(core, cx.now.at);
         self.on_subscribed(core, cx);
     }
 
+    /// The first to answer waits for the others, and each that answers makes it wait
+    /// for the next.
+    fn gather(&mut self, core: &Core, at: Duration) {
+        if core.roster.is_empty() {
+            let since = self.gathering.map_or(at, |(since, _)| since);
+            self.gathering = Some((since, (at + GATHER_PAUSE).min(since + GATHER_LIMIT)));
+        }
+    }
+
+    /// Whether others may soon be part of the first change.
+    pub(super) fn is_gathering(&mut self, core: &Core, at: Duration) -> bool {
+        let is_asked =
+            |invite: &Invite| matches!(invite.stage, Stage::Discovering | Stage::Joining);
+        let waits = self.gathering.is_some_and(|(_, until)| until > at)
+            && core.roster.is_empty()
+            && self.invites.values().any(is_asked);
+        if !waits {
+            self.gathering = None;
+        }
+        waits
+    }
+
+    /// All admissions whose turn has not come.
+    pub(super) fn take_admissions(&mut self) -> Vec<TaskId> {
+        let mut tasks = Vec::new();
+        self.changes.retain(|change| match change {
+            Change::Admit(task) => {
+                tasks.push(*task);
+                false
+            }
+            _ => true,
+        });
+        tasks
+    }
+
     /// An invited application says that it cannot verify us, or we cannot verify
-    /// what it says: the identities differ.
-    pub(crate) fn on_identity_mismatch(
-        &mut self,
-        core: &mut Core,
-        cx: &mut Context<'_>,
-        message_id: u32,
-        source: &Name,
-    ) {
+    /// what it says: the identities differ. Nothing shows who says so; if it is not
+    /// the one that is meant, a further request reaches that one.
+    pub(crate) fn on_identity_mismatch(&mut self, core: &mut Core, message_id: u32, source: &Name) {
         let Some(Purpose::Discover(task)) = core.exchanges.purpose_of(message_id).copied() else {
             return;
         };
-        let Some(invite) = self.invites.get(&task) else { return };
-        if !invite.name.same_app(source) {
-            return;
+        let Some(invite) = self.invites.get_mut(&task) else { return };
+        if invite.name.same_app(source) {
+            invite.mismatch = true;
+            core.exchanges.hasten(message_id, MISMATCH_RETRIES);
         }
-        let error = InviteError::IdentityMismatch { name: invite.name.clone() };
-        core.exchanges.cancel(|purpose| *purpose == Purpose::Discover(task));
-        self.fail_invite(core, cx, task, &error);
     }
 
     pub(super) fn fail_invite(
@@ -243,25 +274,46 @@ impl Moderator {
         })
     }
 
-    pub(super) fn admit(&mut self, core: &mut Core, cx: &mut Context<'_>, task: TaskId) {
-        let Some(invite) = self.invites.get_mut(&task) else { return };
-        let Stage::Queued { entry, key_package, claims } = &invite.stage else { return };
-        let peer = entry.name.clone();
+    /// Takes them in, with one commit. More than one only if there is no member yet.
+    pub(super) fn admit(&mut self, core: &mut Core, cx: &mut Context<'_>, tasks: Vec<TaskId>) {
+        let mut admitted = Vec::new();
+        let mut newcomers = Vec::new();
+        for task in tasks {
+            let Some(invite) = self.invites.get(&task) else { continue };
+            let Stage::Queued { entry, key_package, claims } = &invite.stage else { continue };
+            if let Some(mls) = core.mls.as_mut() {
+                match mls.vet(cx, key_package, claims) {
+                    Ok(newcomer) => newcomers.push(newcomer),
+                    Err(error) => {
+                        self.refuse_key_package(core, cx, task, &error);
+                        continue;
+                    }
+                }
+            }
+            admitted.push((task, (**entry).clone()));
+        }
+        let Some((first, _)) = admitted.first() else { return };
+        let first = *first;
         let added = match core.mls.as_mut() {
             None => Ok(None),
-            Some(mls) => mls.add(cx, key_package, claims).map(Some),
+            Some(mls) => mls.add(newcomers).map(Some),
         };
         let added = match added {
             Ok(added) => added,
-            Err(error) => {
-                warn!(%peer, %error, "key package refused");
-                let reason = error.to_string();
-                let error = InviteError::Refused { name: invite.name.clone(), reason };
-                return self.fail_invite(core, cx, task, &error);
+            Err(error) if admitted.len() == 1 => {
+                return self.refuse_key_package(core, cx, first, &error);
+            }
+            // They do not go together: the others have their turn after the first.
+            Err(_) => {
+                let others = admitted.into_iter().skip(1).map(|(task, _)| Change::Admit(task));
+                self.changes.extend(others);
+                return self.admit(core, cx, vec![first]);
             }
         };
-        let entry = (**entry).clone();
-        let joined = entry.participant();
+        let (commit, welcome) = match added {
+            None => (None, None),
+            Some(added) => (Some(added.commit), Some(added.welcome)),
+        };
         // Who has not confirmed its own welcome yet gets this, too, but does not
         // hold up the invitation.
         let (joining, others): (Vec<&Entry>, Vec<&Entry>) =
@@ -271,40 +323,60 @@ impl Moderator {
         };
         let (joining, others) = (routes(joining), routes(others));
         let alone = core.roster.is_empty();
-        core.roster.insert(entry);
-        core.inbound.expect_first(&peer);
+        for (_, entry) in &admitted {
+            core.roster.insert(entry.clone());
+            core.inbound.expect_first(&entry.name);
+        }
         let participants = core.participants();
-        let (commit, welcome) = match added {
-            None => (None, None),
-            Some(added) => (Some(added.commit), Some(added.welcome)),
-        };
         // Before the welcome: the others should know the new member before it speaks.
-        if !alone {
+        if let ([(task, entry)], false) = (&admitted[..], alone) {
             let mut announce = |purpose, missing: &[RouteName]| {
                 core.update(
                     cx,
                     purpose,
                     GroupUpdateOp::Add,
-                    Some(joined.clone()),
+                    Some(entry.participant()),
                     participants.clone(),
                     commit.clone(),
                     missing.iter().copied(),
                 );
             };
-            announce(Purpose::Admit(task), &others);
+            announce(Purpose::Admit(*task), &others);
             if !joining.is_empty() {
                 announce(Purpose::Announce, &joining);
             }
         }
-        let request = Request {
-            destination: peer.clone(),
-            fanout: UNICAST,
-            command: Command::GroupWelcome(GroupWelcome { participants, mls: welcome }),
-            leaving: false,
-        };
-        core.request(cx, Purpose::Welcome(task), request, core.control_pace(), [peer.route()]);
-        invite.stage = Stage::Admitting { peer, welcomed: false, announced: others.is_empty() };
-        self.slot = Some((task, cx.now.at + SLOT_LIMIT));
+        let holders = admitted.iter().map(|(task, _)| *task).collect();
+        for (task, entry) in admitted {
+            let peer = entry.name;
+            let participants = participants.clone();
+            let request = Request {
+                destination: peer.clone(),
+                fanout: UNICAST,
+                command: Command::GroupWelcome(GroupWelcome { participants, mls: welcome.clone() }),
+                leaving: false,
+            };
+            core.request(cx, Purpose::Welcome(task), request, core.control_pace(), [peer.route()]);
+            if let Some(invite) = self.invites.get_mut(&task) {
+                let announced = others.is_empty();
+                invite.stage = Stage::Admitting { peer, welcomed: false, announced };
+            }
+        }
+        self.slot = Some((holders, cx.now.at + SLOT_LIMIT));
+    }
+
+    /// The group cannot take it in.
+    fn refuse_key_package(
+        &mut self,
+        core: &mut Core,
+        cx: &mut Context<'_>,
+        task: TaskId,
+        error: &EncryptionError,
+    ) {
+        let Some(invite) = self.invites.get(&task) else { return };
+        warn!(name = %invite.name, %error, "key package refused");
+        let (name, reason) = (invite.name.clone(), error.to_string());
+        self.fail_invite(core, cx, task, &InviteError::Refused { name, reason });
     }
 
     pub(super) fn on_welcomed(&mut self, core: &mut Core, cx: &mut Context<'_>, task: TaskId) {
@@ -360,8 +432,11 @@ impl Moderator {
     }
 
     pub(super) fn free_slot(&mut self, task: TaskId) {
-        if self.slot.is_some_and(|(holder, _)| holder == task) {
-            self.slot = None;
+        if let Some((holders, _)) = &mut self.slot {
+            holders.remove(&task);
+            if holders.is_empty() {
+                self.slot = None;
+            }
         }
     }
 

@@ -6,6 +6,10 @@
 //! wait for ever: a welcome that is not confirmed after [`SLOT_LIMIT`] lets the
 //! next change go ahead, and a member that missed one gets it again.
 //!
+//! Each change costs all members something, so whoever is asked in together is the
+//! first change together, with one commit and one welcome. Later ones go one by one:
+//! a GROUP_UPDATE names a single participant.
+//!
 //! | stage of an invitation | what it waits for | on its answer | when time is up |
 //! |---|---|---|---|
 //! | discovering | DISCOVERY_REPLY | JOIN_REQUEST | no answer; in already, if it was |
@@ -19,7 +23,7 @@ mod invite;
 mod remove;
 mod renew;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,14 +31,14 @@ use slim_auth::Claims;
 use slim_proto::{Command, Name, Participant, RouteName};
 
 use self::renew::{readmit, refresh};
-use super::{Purpose, TaskId};
+use super::{Purpose, Renewal, TaskId};
 use crate::api::{
     CloseReason, CreateError, Done, InviteError, ParticipantChange, RemoveError, RequestId,
 };
 use crate::exchange::{Pace, Request};
 use crate::outbox::Context;
 use crate::roster::Entry;
-use crate::session::{Core, Encryption};
+use crate::session::Core;
 
 /// Invitations of one session that may be under way at once.
 pub(crate) const MAX_INVITES: usize = 1024;
@@ -48,18 +52,22 @@ const DOUBT: Duration = Duration::from_secs(11);
 /// How long it is tried whether a member that is invited again was started again.
 const DOUBT_PACE: Pace = Pace { period: Duration::from_secs(1), retries: 1 };
 
+/// Further requests to an invited application after somebody of its name has shown
+/// another identity.
+const MISMATCH_RETRIES: u32 = 2;
+
 /// Removed members that are remembered because they did not confirm it.
 const MAX_AWAY: usize = 1024;
 
 /// How long an unconfirmed welcome holds up the next change of the group.
 const SLOT_LIMIT: Duration = Duration::from_secs(1);
 
-/// The token in our leaf is renewed this many seconds before it expires. Members of
-/// the reference check it with every message, and hear nobody once it is too old.
-const REFRESH_MARGIN_SECS: u64 = 900;
+/// The first change waits for others who are being invited until none has answered for
+/// this long,
+const GATHER_PAUSE: Duration = Duration::from_millis(500);
 
-/// At least this many seconds are between two renewals.
-const REFRESH_PAUSE_SECS: u64 = 60;
+/// and no longer than this in all.
+const GATHER_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the moderator of a session has under way.
 #[derive(Debug, Default)]
@@ -68,14 +76,15 @@ pub(crate) struct Moderator {
     removals: BTreeMap<TaskId, Removal>,
     /// Changes of the group that wait for their turn.
     changes: VecDeque<Change>,
-    /// The admission whose welcome is not confirmed yet, and until when it holds
+    /// The admissions whose welcomes are not confirmed yet, and until when they hold
     /// up others.
-    slot: Option<(TaskId, Duration)>,
+    slot: Option<(BTreeSet<TaskId>, Duration)>,
+    /// While the first change waits for others: since when, and for how long.
+    gathering: Option<(Duration, Duration)>,
     next: TaskId,
-    /// Not before, in seconds since the Unix epoch, is our credential renewed again:
-    /// some tokens last no longer than the margin.
-    refresh_from: u64,
-    /// Removed, but they did not confirm it. They are told again when they are heard.
+    renewal: Renewal,
+    /// Removed, but they did not confirm it, or left, which a late copy of what they
+    /// said can make us believe. They are told when they are heard.
     away: BTreeMap<RouteName, Participant>,
     /// The last key package that each member came back with, and our answer.
     readmitted: BTreeMap<RouteName, (Bytes, Command)>,
@@ -87,6 +96,8 @@ struct Invite {
     name: Name,
     waiting: Vec<Waiting>,
     stage: Stage,
+    /// Somebody of this name has answered with another identity than ours.
+    mismatch: bool,
 }
 
 /// Who wants to know what becomes of an invitation.
@@ -160,11 +171,19 @@ impl Moderator {
 
     /// Makes the changes whose turn it is.
     pub(crate) fn pump(&mut self, core: &mut Core, cx: &mut Context<'_>) {
-        while self.slot.is_none() && core.is_open() && core.is_subscribed(cx) {
+        while self.slot.is_none()
+            && core.is_open()
+            && core.is_subscribed(cx)
+            && !self.is_gathering(core, cx.now.at)
+        {
             let next = self.changes.iter().position(|change| !self.is_early(core, change));
             match next.and_then(|next| self.changes.remove(next)) {
                 None => return,
-                Some(Change::Admit(task)) => self.admit(core, cx, task),
+                Some(Change::Admit(task)) => {
+                    let others =
+                        if core.roster.is_empty() { self.take_admissions() } else { vec![] };
+                    self.admit(core, cx, [vec![task], others].concat());
+                }
                 Some(Change::Rejoin { member, message_id, key_package, claims }) => {
                     if let Some(reply) =
                         readmit(core, cx, &member, message_id, &key_package, &claims)
@@ -174,9 +193,7 @@ impl Moderator {
                 }
                 Some(Change::Refresh) => {
                     refresh(core, cx);
-                    let expires_at = core.mls.as_ref().and_then(Encryption::credential_expires_at);
-                    let left = expires_at.unwrap_or_default().saturating_sub(cx.now.unix);
-                    self.refresh_from = cx.now.unix + (left / 2).max(REFRESH_PAUSE_SECS);
+                    self.renewal.postpone(core, cx.now.unix);
                 }
             }
         }
@@ -226,6 +243,7 @@ impl Moderator {
         }
         self.changes.clear();
         self.slot = None;
+        self.gathering = None;
     }
 
     // ------------------------------------------------------------ time and answers
@@ -238,6 +256,7 @@ impl Moderator {
             Purpose::Retire(task) => self.on_retired(core, cx, task),
             Purpose::Dismiss(task) => self.on_dismissed(cx, task, true),
             Purpose::CloseGroup => core.end(cx, CloseReason::Left),
+            Purpose::Presence => core.presence_done(cx, &Ok(())),
             Purpose::Discover(_)
             | Purpose::Join(_)
             | Purpose::Announce
@@ -266,7 +285,10 @@ impl Moderator {
                     Stage::Admitting { peer, .. } => Some(peer.clone()),
                     _ => None,
                 };
-                let error = InviteError::NoAnswer { name, after: core.control_limit() };
+                let error = match invite.stage {
+                    Stage::Discovering if invite.mismatch => InviteError::IdentityMismatch { name },
+                    _ => InviteError::NoAnswer { name, after: core.control_limit() },
+                };
                 self.fail_invite(core, cx, task, &error);
                 self.free_slot(task);
                 if let Some(peer) = admitted {
@@ -287,6 +309,7 @@ impl Moderator {
             Purpose::Announce => core.silent(cx, missing),
             Purpose::Dismiss(task) => self.on_dismissed(cx, task, false),
             Purpose::CloseGroup => core.end(cx, CloseReason::Left),
+            Purpose::Presence => core.presence_failed(cx, missing),
             Purpose::Leave | Purpose::Rejoin => {}
         }
     }
@@ -294,16 +317,18 @@ impl Moderator {
     /// Lets the next change go when a welcome stays unconfirmed, and renews our
     /// credential in time.
     pub(crate) fn on_deadline(&mut self, core: &mut Core, cx: &mut Context<'_>) {
-        let expires_at = core.mls.as_ref().and_then(Encryption::credential_expires_at);
-        if expires_at.is_some_and(|at| at < cx.now.unix + REFRESH_MARGIN_SECS)
-            && cx.now.unix >= self.refresh_from
+        if self.renewal.is_due(core, cx.now.unix)
             && !self.changes.iter().any(|change| matches!(change, Change::Refresh))
         {
             self.changes.push_back(Change::Refresh);
             self.pump(core, cx);
         }
-        if self.slot.is_some_and(|(_, until)| until <= cx.now.at) {
+        if self.slot.as_ref().is_some_and(|(_, until)| *until <= cx.now.at) {
             self.slot = None;
+            self.pump(core, cx);
+        }
+        if self.gathering.is_some_and(|(_, until)| until <= cx.now.at) {
+            self.gathering = None;
             self.pump(core, cx);
         }
         self.resolve_doubts(core, cx);
@@ -314,7 +339,8 @@ impl Moderator {
             Stage::Doubting { since, .. } => Some(*since + DOUBT),
             _ => None,
         });
-        doubts.chain(self.slot.map(|(_, until)| until)).min()
+        let slot = self.slot.as_ref().map(|(_, until)| *until);
+        doubts.chain(slot).chain(self.gathering.map(|(_, until)| until)).min()
     }
 
     fn next_task(&mut self) -> TaskId {

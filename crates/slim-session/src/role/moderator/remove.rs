@@ -154,7 +154,7 @@ impl Moderator {
     pub(super) fn on_dismissed(&mut self, cx: &mut Context<'_>, task: TaskId, confirmed: bool) {
         let Some(removal) = self.removals.remove(&task) else { return };
         let route = removal.member.name.route();
-        if confirmed {
+        if confirmed && removal.dismiss {
             self.away.remove(&route);
         } else if self.away.len() < MAX_AWAY {
             self.away.insert(route, removal.member.clone());
@@ -183,7 +183,7 @@ impl Moderator {
     }
 
     /// Somebody who is not a member speaks: one that was removed while it was
-    /// away is told so.
+    /// away, or that left and does not know, is told so.
     pub(crate) fn on_stranger(&mut self, core: &mut Core, cx: &mut Context<'_>, name: &Name) {
         let Some(member) = self.away.remove(&name.route()) else { return };
         let task = self.next_task();
