@@ -16,20 +16,25 @@ use slim_proto::{ConnectionType, LinkNegotiation, Message};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::transport::Server;
 use tower_service::Service;
 use tracing::{debug, warn};
 
+use crate::admission::{AcceptCounters, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_NEWCOMERS, Door};
+use crate::budget::{Budget, DEFAULT_MAX_QUEUED_BYTES};
 use crate::handshake::{self, Negotiated, NegotiationError, Secrets};
-use crate::listen::{Connection, Incoming, OpenLink, dropped};
+use crate::listen::{Connection, Dooms, Incoming, OpenLink, dropped};
 use crate::outbound::{CloseOnDrop, OutboundBody, Queue};
 use crate::reader::{Inbound, MessageReader};
-use crate::{CloseReason, DEFAULT_QUEUE_BYTES, FrameReader, Outbound, grpc};
+use crate::{CloseReason, DEFAULT_QUEUE_BYTES, FrameReader, Outbound, PIECE_LEN, grpc};
 
 /// How long a closed link may take to be sent and read to its end, before its
 /// connection is cut.
 pub const LINGER: Duration = Duration::from_secs(5);
+
+/// A peer that takes nothing of a closed link for so long is not waited for.
+const STALL: Duration = Duration::from_secs(2);
 
 /// What a link may receive before its reader takes it, in bytes.
 const STREAM_WINDOW: u32 = 1024 * 1024;
@@ -57,14 +62,30 @@ pub struct AcceptConfig {
     /// it, peers that offer no key get a link that anybody on the path can write to.
     pub require_header_mac: bool,
     /// From the opening of a stream to the end of its negotiation; also from
-    /// accepting a connection to its first stream. Default 5 s, as everywhere.
-    /// Shorter cuts off slow diallers, longer keeps silent ones.
+    /// accepting a connection to its first stream, and as much again until one of
+    /// its streams has negotiated. Default 5 s, as everywhere. Shorter cuts off slow
+    /// diallers, longer keeps silent ones.
     pub negotiation_timeout: Duration,
+    /// Connections that there may be, at least 1. Default
+    /// [`DEFAULT_MAX_CONNECTIONS`]. Further ones wait with the system until one
+    /// goes.
+    pub max_connections: usize,
+    /// Connections of which none of the streams has negotiated yet, at least 1.
+    /// Default [`DEFAULT_MAX_NEWCOMERS`]. Further ones wait with the system; one
+    /// that has had [`NEWCOMER_GRACE`](crate::NEWCOMER_GRACE) is cut for them.
+    pub max_newcomers: usize,
     /// Bytes that may wait to be sent on one link. Default [`DEFAULT_QUEUE_BYTES`].
     pub queue_bytes: usize,
+    /// Bytes that may wait on all links together, not counting
+    /// [`QUEUE_SHARE`](crate::QUEUE_SHARE) on each. Default
+    /// [`DEFAULT_MAX_QUEUED_BYTES`]. While more is waiting, that share is the limit
+    /// of each link.
+    pub max_queued_bytes: usize,
     /// How long links may take to end after a shutdown before their connections
     /// are cut. Default 10 s.
     pub drain_timeout: Duration,
+    /// Counts what is accepted. Default: new ones.
+    pub counters: Arc<AcceptCounters>,
 }
 
 impl Default for AcceptConfig {
@@ -73,8 +94,12 @@ impl Default for AcceptConfig {
             node_id: format!("node-{}", uuid::Uuid::new_v4()),
             require_header_mac: true,
             negotiation_timeout: Duration::from_secs(5),
+            max_connections: DEFAULT_MAX_CONNECTIONS,
+            max_newcomers: DEFAULT_MAX_NEWCOMERS,
             queue_bytes: DEFAULT_QUEUE_BYTES,
+            max_queued_bytes: DEFAULT_MAX_QUEUED_BYTES,
             drain_timeout: Duration::from_secs(10),
+            counters: Arc::default(),
         }
     }
 }
@@ -149,10 +174,15 @@ where
     let (cut_all, cut) = watch::channel(());
     let (listening, mut listens) = watch::channel(());
     let drain_timeout = config.drain_timeout;
-    let incoming = Incoming::new(listeners, shutdown, config.negotiation_timeout, listening, cut);
+    let door =
+        Door::new(config.max_connections, config.max_newcomers, Arc::clone(&config.counters));
+    let negotiation_timeout = config.negotiation_timeout;
+    let dooms = Dooms { negotiation_timeout, listens: listens.clone(), cut_all: cut };
+    let incoming = Incoming::new(listeners, shutdown, door, dooms, listening);
     let tasks = LinkTasks::default();
     let service = OpenChannel {
         shared: Arc::new(Shared {
+            budget: Budget::new(config.max_queued_bytes),
             config,
             on_link,
             listens: listens.clone(),
@@ -164,6 +194,7 @@ where
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(Some(PIECE_LEN as u32))
         .max_concurrent_streams(MAX_STREAMS)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -220,6 +251,7 @@ struct OpenChannel<F> {
 
 struct Shared<F> {
     config: AcceptConfig,
+    budget: Arc<Budget>,
     on_link: F,
     /// Its sender is dropped when the listeners are closed.
     listens: watch::Receiver<()>,
@@ -250,7 +282,8 @@ where
         let connection = request.extensions().get::<Arc<Connection>>().cloned();
         let body = match connection {
             Some(connection) if request.uri().path() == grpc::PATH => {
-                let queue = Queue::new(self.shared.config.queue_bytes);
+                let budget = Arc::clone(&self.shared.budget);
+                let queue = Queue::new(self.shared.config.queue_bytes, budget);
                 let link = run_link(
                     Arc::clone(&self.shared),
                     connection.peer_addr,
@@ -294,6 +327,7 @@ async fn run_link<F, Fut>(
         timeout(config.negotiation_timeout, negotiate(config, peer_addr, messages, &queue));
     match negotiated.await {
         Ok(Ok(link)) => {
+            open_link.negotiated();
             let mut listens = shared.listens.clone();
             let mut served = pin!((shared.on_link)(link));
             tokio::select! {
@@ -306,15 +340,38 @@ async fn run_link<F, Fut>(
         }
         // A probe or a change of mind, nothing that anybody has to look at.
         Ok(Err(error @ (NegotiationError::Ended | NegotiationError::Stream(_)))) => {
+            config.counters.count_refused();
             debug!(%peer_addr, %error, "no negotiation");
         }
-        Ok(Err(error)) => warn!(%peer_addr, %error, "link refused"),
-        Err(_) => warn!(%peer_addr, "no negotiation in time"),
+        Ok(Err(error)) => {
+            config.counters.count_refused();
+            warn!(%peer_addr, %error, "link refused");
+        }
+        Err(_) => {
+            config.counters.count_refused();
+            warn!(%peer_addr, "no negotiation in time");
+        }
     }
     drop(closes);
-    if timeout(LINGER, queue.body_gone()).await.is_err() {
+    if !is_taken(&queue).await {
         // The peer does not even read the end.
         open_link.cut();
+    }
+}
+
+/// Waits until the peer has taken what is queued and the end, for [`LINGER`] at most,
+/// and not for one that takes nothing.
+async fn is_taken(queue: &Queue) -> bool {
+    let until = Instant::now() + LINGER;
+    loop {
+        let queued = queue.queued();
+        let soon = until.min(Instant::now() + STALL);
+        if timeout_at(soon, queue.body_gone()).await.is_ok() {
+            return true;
+        }
+        if soon == until || queue.queued() == queued {
+            return false;
+        }
     }
 }
 
@@ -369,8 +426,6 @@ impl http_body::Body for ResponseBody {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::Instant;
-
     use super::*;
     use crate::listen::tests::connection;
 
@@ -379,21 +434,27 @@ mod tests {
         let (listening, listens) = watch::channel(());
         let shared = Arc::new(Shared {
             config: AcceptConfig::default(),
+            budget: Budget::unlimited(),
             on_link: |_| pending::<()>(),
             listens,
             tasks: Arc::default(),
         });
         let (connection, doom, _keep) = connection();
-        let queue = Queue::new(1000);
+        let queue = Queue::new(1000, Budget::unlimited());
         // Nothing ever comes, and what is queued is never taken.
-        let inbound =
-            Inbound::Request(tonic::body::Body::new(OutboundBody::request(Queue::new(1))));
+        let inbound = Inbound::Request(tonic::body::Body::new(OutboundBody::request(Queue::new(
+            1,
+            Budget::unlimited(),
+        ))));
         let body = OutboundBody::response(Arc::clone(&queue));
         let start = Instant::now();
-        let link = run_link(shared, connection.peer_addr, connection.open_link(), inbound, queue);
+        let open_link = connection.open_link();
+        // Another of its links is good.
+        open_link.negotiated();
+        let link = run_link(shared, connection.peer_addr, open_link, inbound, queue);
         let (error, ()) = tokio::join!(doom, link);
         assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
-        assert_eq!(start.elapsed(), AcceptConfig::default().negotiation_timeout + LINGER);
+        assert_eq!(start.elapsed(), AcceptConfig::default().negotiation_timeout + STALL);
         drop((body, listening));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,13 +17,14 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use crate::budget::Budget;
 use crate::handshake::{self, Negotiated, NegotiationError, Secrets};
 use crate::outbound::{OutboundBody, Queue};
 use crate::reader::{Inbound, MessageReader, with_causes};
 use crate::socket::Socket;
 use crate::{
     DEFAULT_QUEUE_BYTES, FrameReader, LINGER, Link, LinkInfo, LinkReceiver, LinkSender, Outbound,
-    grpc,
+    PIECE_LEN, grpc,
 };
 
 /// What the link may receive before its reader takes it, in bytes, and the same for
@@ -63,11 +64,19 @@ impl FromStr for Target {
             Some(_) => return Err(TargetError::Scheme(text.to_owned())),
         };
         let authority: Authority = authority.parse().map_err(|_| malformed())?;
-        let port = authority.port_u16().filter(|port| *port != 0);
-        if authority.as_str().contains('@') || authority.host().is_empty() {
+        let (host, port) = (authority.host(), authority.port().ok_or_else(malformed)?);
+        let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_host = match bracketed {
+            Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+            None => !host.is_empty() && !host.contains(['[', ']']),
+        };
+        // The parser takes more than these two, and overlooks what is between them.
+        let is_all = authority.as_str() == format!("{host}:{}", port.as_str());
+        if !is_host || !is_all || port.as_u16() == 0 {
             return Err(malformed());
         }
-        Ok(Self { host: authority.host().to_owned(), port: port.ok_or_else(malformed)? })
+        let port = port.as_u16();
+        Ok(Self { host: host.to_owned(), port })
     }
 }
 
@@ -141,7 +150,7 @@ pub async fn dial(target: &Target, config: &DialConfig) -> Result<Link, DialErro
         .map_err(DialError::Unreachable)?;
     let peer_addr = peer_of(&tcp)?;
     let deadline = Instant::now() + config.negotiation_timeout;
-    let queue = Queue::new(config.queue_bytes);
+    let queue = Queue::new(config.queue_bytes, Budget::unlimited());
     let (connection, body) = timeout_at(deadline, open(target, tcp, &queue))
         .await
         .map_err(|_| DialError::Timeout(DialStage::Open))??;
@@ -196,6 +205,7 @@ async fn open(
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(PIECE_LEN as u32)
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .handshake(TokioIo::new(Socket::new(tcp, doom, ())))

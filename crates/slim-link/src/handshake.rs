@@ -41,7 +41,7 @@ impl Secrets {
         Self::new(draw(), draw())
     }
 
-    fn new(ecdh: Zeroizing<[u8; 32]>, kem: Zeroizing<[u8; 32]>) -> Self {
+    pub(crate) fn new(ecdh: Zeroizing<[u8; 32]>, kem: Zeroizing<[u8; 32]>) -> Self {
         Self { ecdh: StaticSecret::from(*ecdh), kem }
     }
 

@@ -18,7 +18,12 @@
 //! HTTP/2 or sockets is in this crate and hidden by it.
 
 mod accept;
+mod admission;
+mod budget;
+mod buffer;
 mod dial;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod grpc;
 mod handshake;
 mod link;
@@ -29,6 +34,10 @@ mod reader;
 mod socket;
 
 pub use accept::{AcceptConfig, AcceptedLink, LINGER, LinkInfo, serve};
+pub use admission::{
+    AcceptCounters, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_NEWCOMERS, NEWCOMER_GRACE,
+};
+pub use budget::{DEFAULT_MAX_QUEUED_BYTES, QUEUE_SHARE};
 pub use dial::{DialConfig, DialError, DialStage, Target, TargetError, dial};
 pub use handshake::{MAX_ID_LEN, NegotiationError};
 pub use link::{Link, LinkReceiver, LinkSender, SendError};

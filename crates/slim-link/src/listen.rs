@@ -8,9 +8,9 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use tokio::time::{Sleep, sleep, timeout};
 use tokio_stream::Stream;
 use tracing::warn;
 
+use crate::admission::{Door, Place};
 use crate::socket::{Doom, Socket};
 
 /// How long a connection may exist without a link, except before its first.
@@ -28,25 +29,25 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause after an error of a listener, most likely too many open files.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
+/// How long a shutdown waits for connections that have no link yet, and then for
+/// those that have none any more to be closed by their peers.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// Connections that are accepted after the shutdown, because they were made before.
 const LAST_ACCEPTS: usize = 1024;
-
-/// How long a shutdown waits for connections that have no link yet.
-const NEWCOMER_GRACE: Duration = Duration::from_secs(1);
 
 /// An accepted connection, as its links see it.
 pub(crate) struct Connection {
     pub(crate) peer_addr: SocketAddr,
     /// Links that are open.
     links: AtomicUsize,
-    /// Whether it has not had a link yet.
-    is_new: AtomicBool,
-    newcomers: Newcomers,
-    cut: Notify,
+    /// Links that have negotiated, ever.
+    negotiated: AtomicUsize,
+    place: Place,
+    /// Notified when a link is not open any more.
+    link_gone: Notify,
+    cut: Arc<Notify>,
 }
-
-/// How many connections have not had a link yet.
-type Newcomers = Arc<watch::Sender<usize>>;
 
 /// A link of a connection, for as long as this lives.
 pub(crate) struct OpenLink {
@@ -54,37 +55,44 @@ pub(crate) struct OpenLink {
 }
 
 impl Connection {
-    fn new(peer_addr: SocketAddr, newcomers: &Newcomers) -> Arc<Self> {
-        newcomers.send_modify(|count| *count += 1);
+    fn new(peer_addr: SocketAddr, door: &Arc<Door>) -> Arc<Self> {
+        let cut = Arc::new(Notify::new());
         Arc::new(Self {
             peer_addr,
             links: AtomicUsize::new(0),
-            is_new: AtomicBool::new(true),
-            newcomers: Arc::clone(newcomers),
-            cut: Notify::new(),
+            negotiated: AtomicUsize::new(0),
+            place: door.enter(Arc::clone(&cut)),
+            link_gone: Notify::new(),
+            cut,
         })
     }
 
     pub(crate) fn open_link(self: &Arc<Self>) -> OpenLink {
         self.links.fetch_add(1, Ordering::Relaxed);
-        self.settle();
         OpenLink { connection: Arc::clone(self) }
     }
 
-    fn settle(&self) {
-        if self.is_new.swap(false, Ordering::Relaxed) {
-            self.newcomers.send_modify(|count| *count -= 1);
+    /// Waits until no link is open.
+    async fn linkless(&self) {
+        loop {
+            let mut changed = pin!(self.link_gone.notified());
+            changed.as_mut().enable();
+            if self.links.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            changed.await;
         }
     }
 }
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.settle();
-    }
-}
-
 impl OpenLink {
+    /// The peer is one that speaks the protocol.
+    pub(crate) fn negotiated(&self) {
+        if self.connection.negotiated.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.connection.place.settle();
+        }
+    }
+
     /// Breaks the connection of the link, with all its links.
     pub(crate) fn cut(&self) {
         self.connection.cut.notify_one();
@@ -94,6 +102,7 @@ impl OpenLink {
 impl Drop for OpenLink {
     fn drop(&mut self) {
         self.connection.links.fetch_sub(1, Ordering::Relaxed);
+        self.connection.link_gone.notify_waiters();
     }
 }
 
@@ -102,27 +111,52 @@ pub(crate) async fn dropped(receiver: &mut watch::Receiver<()>) {
     while receiver.changed().await.is_ok() {}
 }
 
-/// Cuts a connection that never has a link, or none for long, or is told to go.
-fn doom(
-    connection: Arc<Connection>,
-    first_link_timeout: Duration,
-    mut cut_all: watch::Receiver<()>,
-) -> Doom {
-    Box::pin(async move {
-        let mut patience = first_link_timeout;
-        loop {
-            tokio::select! {
-                () = sleep(patience) => {
-                    if connection.links.load(Ordering::Relaxed) == 0 {
-                        return io::ErrorKind::TimedOut.into();
+/// When connections are cut.
+#[derive(Clone)]
+pub(crate) struct Dooms {
+    /// Without a link in this time, or without a negotiated one in the same time again.
+    pub(crate) negotiation_timeout: Duration,
+    /// Its sender is dropped when the listeners are closed.
+    pub(crate) listens: watch::Receiver<()>,
+    /// All of them when its sender is dropped.
+    pub(crate) cut_all: watch::Receiver<()>,
+}
+
+impl Dooms {
+    /// Of one connection, which may also be told to go.
+    fn doom(&self, connection: Arc<Connection>) -> Doom {
+        let Self { negotiation_timeout, mut listens, mut cut_all } = self.clone();
+        Box::pin(async move {
+            let lasts = async {
+                for needed in [&connection.links, &connection.negotiated] {
+                    sleep(negotiation_timeout).await;
+                    if needed.load(Ordering::Relaxed) == 0 {
+                        connection.place.count_cut();
+                        return;
                     }
-                    patience = IDLE_TIMEOUT;
                 }
-                () = connection.cut.notified() => return io::ErrorKind::ConnectionAborted.into(),
-                () = dropped(&mut cut_all) => return io::ErrorKind::ConnectionAborted.into(),
+                loop {
+                    sleep(IDLE_TIMEOUT).await;
+                    if connection.links.load(Ordering::Relaxed) == 0 {
+                        return;
+                    }
+                }
+            };
+            // A peer that is there closes the connection when its links have ended.
+            let leaves = async {
+                dropped(&mut listens).await;
+                sleep(FAREWELL).await;
+                connection.linkless().await;
+                sleep(FAREWELL).await;
+            };
+            tokio::select! {
+                () = lasts => io::ErrorKind::TimedOut.into(),
+                () = leaves => io::ErrorKind::ConnectionAborted.into(),
+                () = connection.cut.notified() => io::ErrorKind::ConnectionAborted.into(),
+                () = dropped(&mut cut_all) => io::ErrorKind::ConnectionAborted.into(),
             }
-        }
-    })
+        })
+    }
 }
 
 /// What tonic reads connections from.
@@ -134,26 +168,28 @@ pub(crate) struct Incoming<S> {
     last: VecDeque<Accepted>,
     retry: Option<Pin<Box<Sleep>>>,
     shutdown: Pin<Box<S>>,
-    newcomers: Newcomers,
+    door: Arc<Door>,
+    /// While a limit is reached: resolves when one more may come in.
+    room: Option<Waiting>,
     /// After the shutdown: resolves when the newcomers have their links.
-    farewell: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    first_link_timeout: Duration,
-    cut_all: watch::Receiver<()>,
+    farewell: Option<Waiting>,
+    dooms: Dooms,
     /// Dropped with this, which says that there are no listeners any more.
     _listening: watch::Sender<()>,
 }
 
 pub(crate) type Accepted = Socket<Arc<Connection>>;
 
+type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 impl<S: Future<Output = ()>> Incoming<S> {
-    /// Ends after `shutdown`; `listening` is dropped then. Every connection is cut
-    /// when the sender of `cut_all` is dropped.
+    /// Ends after `shutdown`; `listening` is dropped then.
     pub(crate) fn new(
         listeners: Vec<TcpListener>,
         shutdown: S,
-        first_link_timeout: Duration,
+        door: Arc<Door>,
+        dooms: Dooms,
         listening: watch::Sender<()>,
-        cut_all: watch::Receiver<()>,
     ) -> Self {
         Self {
             listeners,
@@ -161,12 +197,24 @@ impl<S: Future<Output = ()>> Incoming<S> {
             last: VecDeque::new(),
             retry: None,
             shutdown: Box::pin(shutdown),
-            newcomers: Arc::new(watch::Sender::new(0)),
+            door,
+            room: None,
             farewell: None,
-            first_link_timeout,
-            cut_all,
+            dooms,
             _listening: listening,
         }
+    }
+
+    /// Accepts a connection if one more may come in.
+    fn poll_admit(&mut self, cx: &mut Context<'_>) -> Poll<Accepted> {
+        if self.room.is_none() && !self.door.has_room() {
+            self.room = Some(Box::pin(Arc::clone(&self.door).wait_for_room()));
+        }
+        if let Some(room) = &mut self.room {
+            ready!(room.as_mut().poll(cx));
+            self.room = None;
+        }
+        self.poll_accept(cx)
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Accepted> {
@@ -194,8 +242,8 @@ impl<S: Future<Output = ()>> Incoming<S> {
     }
 
     fn accepted(&self, tcp: TcpStream, peer_addr: SocketAddr) -> Accepted {
-        let connection = Connection::new(peer_addr, &self.newcomers);
-        let doom = doom(Arc::clone(&connection), self.first_link_timeout, self.cut_all.clone());
+        let connection = Connection::new(peer_addr, &self.door);
+        let doom = self.dooms.doom(Arc::clone(&connection));
         Socket::new(tcp, doom, connection)
     }
 
@@ -207,11 +255,10 @@ impl<S: Future<Output = ()>> Incoming<S> {
             self.last.push_back(accepted);
         }
         self.listeners.clear();
-        let mut newcomers = self.newcomers.subscribe();
+        let all_linked = Arc::clone(&self.door).wait_for_newcomers();
         self.farewell = Some(Box::pin(async move {
-            let all_linked = newcomers.wait_for(|count| *count == 0);
             // Whoever has no link by then is no application.
-            timeout(NEWCOMER_GRACE, all_linked).await.ok();
+            timeout(FAREWELL, all_linked).await.unwrap_or(());
         }));
     }
 }
@@ -229,7 +276,7 @@ impl<S: Future<Output = ()>> Stream for Incoming<S> {
         }
         match &mut this.farewell {
             Some(farewell) => farewell.as_mut().poll(cx).map(|()| None),
-            None => this.poll_accept(cx).map(|accepted| Some(Ok(accepted))),
+            None => this.poll_admit(cx).map(|accepted| Some(Ok(accepted))),
         }
     }
 }
@@ -242,13 +289,15 @@ pub(crate) mod tests {
 
     const FIRST: Duration = Duration::from_secs(5);
 
-    /// A connection, its doom, and what keeps everything.
-    pub(crate) fn connection() -> (Arc<Connection>, Doom, watch::Sender<()>) {
+    /// A connection, its doom, and what keeps everything: first the listeners.
+    pub(crate) fn connection() -> (Arc<Connection>, Doom, [watch::Sender<()>; 2]) {
         let peer_addr = ([127, 0, 0, 1], 1).into();
-        let connection = Connection::new(peer_addr, &Arc::new(watch::Sender::new(0)));
+        let connection = Connection::new(peer_addr, &Door::new(10, 10, Arc::default()));
+        let (listening, listens) = watch::channel(());
         let (keep, cut_all) = watch::channel(());
-        let doom = doom(Arc::clone(&connection), FIRST, cut_all);
-        (connection, doom, keep)
+        let dooms = Dooms { negotiation_timeout: FIRST, listens, cut_all };
+        let doom = dooms.doom(Arc::clone(&connection));
+        (connection, doom, [listening, keep])
     }
 
     #[tokio::test(start_paused = true)]
@@ -264,6 +313,7 @@ pub(crate) mod tests {
         let (connection, mut doom, _keep) = connection();
         let link = connection.open_link();
         let other = connection.open_link();
+        link.negotiated();
         let hour = Duration::from_secs(3600);
         timeout(hour, &mut doom).await.unwrap_err();
         drop(link);
@@ -280,24 +330,31 @@ pub(crate) mod tests {
         connection.open_link().cut();
         assert_eq!(doom.await.kind(), io::ErrorKind::ConnectionAborted);
 
-        let (connection, doom, keep) = self::connection();
+        let (connection, doom, [_listening, keep]) = self::connection();
         let _link = connection.open_link();
         drop(keep);
         assert_eq!(doom.await.kind(), io::ErrorKind::ConnectionAborted);
     }
 
-    #[tokio::test]
-    async fn newcomers_are_counted_once() {
-        let newcomers = Arc::new(watch::Sender::new(0));
-        let connect = || Connection::new(([127, 0, 0, 1], 1).into(), &newcomers);
-        let (first, second) = (connect(), connect());
-        assert_eq!(*newcomers.borrow(), 2);
-        drop(first.open_link());
-        drop(first.open_link());
-        assert_eq!(*newcomers.borrow(), 1);
-        drop(first);
-        assert_eq!(*newcomers.borrow(), 1);
-        drop(second);
-        assert_eq!(*newcomers.borrow(), 0);
+    #[tokio::test(start_paused = true)]
+    async fn a_link_alone_does_not_save_a_connection() {
+        let (connection, doom, _keep) = connection();
+        let _link = connection.open_link();
+        let start = Instant::now();
+        assert_eq!(doom.await.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(start.elapsed(), 2 * FIRST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_shutdown_a_connection_goes_soon_after_its_last_link() {
+        let (connection, mut doom, [listening, _keep]) = connection();
+        let link = connection.open_link();
+        link.negotiated();
+        drop(listening);
+        timeout(Duration::from_secs(3600), &mut doom).await.unwrap_err();
+        drop(link);
+        let start = Instant::now();
+        assert_eq!(doom.await.kind(), io::ErrorKind::ConnectionAborted);
+        assert_eq!(start.elapsed(), FAREWELL);
     }
 }

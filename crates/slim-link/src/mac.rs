@@ -1,5 +1,7 @@
 //! The key of a link and the header MAC: HMAC-SHA-256 over values of the header.
 
+use std::sync::Arc;
+
 use ring::{hkdf, hmac};
 use slim_proto::{RoutedFrame, canonical};
 use zeroize::Zeroizing;
@@ -7,9 +9,12 @@ use zeroize::Zeroizing;
 /// Signs and verifies the headers of one link, both directions alike.
 ///
 /// Keeps the state of the hash after everything that is the same for each message
-/// of the link.
+/// of the link. A clone is a pointer: what is handed from one task to another, and
+/// kept in it, stays small.
 #[derive(Clone)]
-pub(crate) struct LinkKey {
+pub(crate) struct LinkKey(Arc<Keyed>);
+
+struct Keyed {
     key: hmac::Key,
     prefix: Vec<u8>,
     primed: hmac::Context,
@@ -44,13 +49,13 @@ impl LinkKey {
         let prefix = canonical::mac_prefix(link_id);
         let mut primed = hmac::Context::with_key(&key);
         primed.update(&prefix);
-        Self { key, prefix, primed }
+        Self(Arc::new(Keyed { key, prefix, primed }))
     }
 
     /// The MAC over the link's id and `body`, which is
     /// [`Outgoing::mac_body`](slim_proto::Outgoing::mac_body).
     pub(crate) fn sign(&self, body: &[u8]) -> [u8; 32] {
-        let mut context = self.primed.clone();
+        let mut context = self.0.primed.clone();
         context.update(body);
         let mut mac = [0; 32];
         mac.copy_from_slice(context.sign().as_ref());
@@ -64,9 +69,9 @@ impl LinkKey {
             return false;
         };
         scratch.clear();
-        scratch.extend_from_slice(&self.prefix);
+        scratch.extend_from_slice(&self.0.prefix);
         frame.put_mac_body(scratch);
-        hmac::verify(&self.key, scratch, mac).is_ok()
+        hmac::verify(&self.0.key, scratch, mac).is_ok()
     }
 }
 

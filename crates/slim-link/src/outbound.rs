@@ -2,9 +2,11 @@
 //! the transport in large pieces.
 //!
 //! Small messages are written one behind the other into a buffer that leaves as
-//! one piece. Of a large message only the beginning is written there; the rest is
-//! the memory that all its subscribers share. Control messages have a lane of
-//! their own that goes first, at the boundary between two messages.
+//! one piece, in one write to the socket if the peer takes HTTP/2 frames of that
+//! length: a write costs more than copying some kilobytes. Of a large message only
+//! the beginning is written there; the rest is the memory that all its subscribers
+//! share. Control messages have a lane of their own that goes first, at the boundary
+//! between two messages.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -20,6 +22,8 @@ use http_body::Frame;
 use slim_proto::{Message, Outgoing};
 use tokio::sync::Notify;
 
+use crate::budget::Budget;
+use crate::buffer::Buffer;
 use crate::grpc;
 use crate::mac::LinkKey;
 
@@ -31,12 +35,13 @@ pub const DEFAULT_QUEUE_BYTES: usize = 1024 * 1024;
 /// some 20, so who fills it subscribes without reading the answers.
 pub const CONTROL_QUEUE_BYTES: usize = 64 * 1024;
 
-/// Small messages go out together in pieces of up to this many bytes.
-pub const PIECE_LEN: usize = 16 * 1024;
+/// Small messages go out together in pieces of up to this many bytes. The kernel
+/// makes one segment of as much.
+pub const PIECE_LEN: usize = 64 * 1024;
 
 /// Messages up to this many bytes are copied for each subscriber; longer ones are
-/// shared, which costs each subscriber a piece of its own.
-const SMALL_LEN: usize = 4 * 1024;
+/// shared, which costs each subscriber a write of its own.
+const SMALL_LEN: usize = 32 * 1024;
 
 /// The sending half of a link. Clones are cheap and share the queue.
 ///
@@ -44,17 +49,18 @@ const SMALL_LEN: usize = 4 * 1024;
 #[derive(Clone)]
 pub struct Outbound {
     queue: Arc<Queue>,
-    key: Option<Arc<LinkKey>>,
+    key: Option<LinkKey>,
 }
 
 impl Outbound {
     pub(crate) fn new(queue: Arc<Queue>, key: Option<LinkKey>) -> Self {
-        Self { queue, key: key.map(Arc::new) }
+        Self { queue, key }
     }
 
     /// Signs a frame for this link and queues it behind the others, if less than
-    /// the link's limit is waiting; a queue is longer than its limit by one message
-    /// at most. The writer is not woken: push all there is, then [`Self::wake`].
+    /// the link's limit is waiting, or [`QUEUE_SHARE`](crate::QUEUE_SHARE) while
+    /// all links together have too much; a queue is longer than its limit by one
+    /// message at most. The writer is not woken: push all there is, then [`Self::wake`].
     ///
     /// # Errors
     /// See [`PushError`]; the frame is not queued then.
@@ -85,12 +91,13 @@ impl Outbound {
     }
 
     /// Waits until [`Self::try_push`] may succeed again, or the link is closed.
-    /// How long that takes is up to the peer: bound it with a timeout.
+    /// How long that takes is up to the peer: bound it with a timeout. Room that
+    /// other links make is noticed when this one's peer reads something.
     pub async fn space(&self) {
         loop {
             let mut changed = pin!(self.queue.space.notified());
             changed.as_mut().enable();
-            if self.is_closed() || self.queue.queued() < self.queue.limit {
+            if self.is_closed() || self.queue.has_room(self.queue.queued()) {
                 return;
             }
             changed.await;
@@ -166,6 +173,8 @@ pub enum PushError {
 pub(crate) struct Queue {
     state: Mutex<State>,
     limit: usize,
+    /// Of all queues together.
+    budget: Arc<Budget>,
     /// Bytes of data in `state`, to be read without the lock.
     queued: AtomicUsize,
     closed: AtomicBool,
@@ -182,11 +191,11 @@ struct State {
     /// Complete pieces, in order.
     pieces: VecDeque<Piece>,
     /// The piece that is being filled with small messages.
-    open: BytesMut,
+    open: Buffer,
     /// Messages that begin in `open`.
     open_frames: usize,
-    /// Length of the last piece that left: a busy link gets its buffer in one
-    /// allocation, an idle one keeps none.
+    /// Length of the last piece that left: a busy link gets its buffer at once, an
+    /// idle one keeps none.
     last_len: usize,
     close_reason: Option<CloseReason>,
     body_gone: bool,
@@ -202,10 +211,11 @@ struct Piece {
 }
 
 impl Queue {
-    pub(crate) fn new(limit: usize) -> Arc<Self> {
+    pub(crate) fn new(limit: usize, budget: Arc<Budget>) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
             limit,
+            budget,
             queued: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             space: Notify::new(),
@@ -218,7 +228,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn queued(&self) -> usize {
+    pub(crate) fn queued(&self) -> usize {
         self.queued.load(Ordering::Relaxed)
     }
 
@@ -230,10 +240,14 @@ impl Queue {
         if self.is_closed() {
             return Err(PushError::Closed);
         }
-        if queued >= self.limit {
+        if !self.has_room(queued) {
             return Err(PushError::Full);
         }
         Ok(())
+    }
+
+    fn has_room(&self, queued: usize) -> bool {
+        queued < self.limit && self.budget.admits(queued)
     }
 
     /// Queues a message of `len` bytes that begins with what `write_head` writes and
@@ -242,7 +256,7 @@ impl Queue {
         &self,
         len: usize,
         tail: &Bytes,
-        write_head: impl FnOnce(&mut BytesMut),
+        write_head: impl FnOnce(&mut Vec<u8>),
     ) -> Result<(), PushError> {
         let mut state = self.lock();
         // Under the lock, so that a close that has dropped the queue stays the last.
@@ -254,8 +268,7 @@ impl Queue {
             state.seal(Bytes::new());
         }
         if state.open.is_empty() {
-            let expected = state.last_len.clamp(written, PIECE_LEN.max(written));
-            state.open.reserve(expected);
+            state.open = Buffer::with_room(state.last_len.max(written));
         }
         state.open.put_slice(&grpc::prefix(len));
         write_head(&mut state.open);
@@ -265,7 +278,8 @@ impl Queue {
         } else {
             state.open.put_slice(tail);
         }
-        self.queued.fetch_add(framed, Ordering::Relaxed);
+        let before = self.queued.fetch_add(framed, Ordering::Relaxed);
+        self.budget.changed(before, before + framed);
         Ok(())
     }
 
@@ -313,7 +327,7 @@ impl Queue {
     /// For a closed queue, to which nothing comes any more.
     fn drop_data(&self) -> Shed {
         let mut state = self.lock();
-        self.queued.store(0, Ordering::Relaxed);
+        self.budget.changed(self.queued.swap(0, Ordering::Relaxed), 0);
         state.drop_data()
     }
 
@@ -370,7 +384,7 @@ impl State {
     /// Ends the open piece; its last message continues with `tail`.
     fn seal(&mut self, tail: Bytes) {
         self.pieces.push_back(Piece {
-            bytes: mem::take(&mut self.open).freeze(),
+            bytes: mem::take(&mut self.open).into_bytes(),
             tail,
             frames: mem::take(&mut self.open_frames),
         });
@@ -443,7 +457,8 @@ impl http_body::Body for OutboundBody {
             this.tail = piece.tail;
             let len = piece.bytes.len() + this.tail.len();
             // Under the lock, as every change of it.
-            this.queue.queued.fetch_sub(len, Ordering::Relaxed);
+            let before = this.queue.queued.fetch_sub(len, Ordering::Relaxed);
+            this.queue.budget.changed(before, before - len);
             drop(state);
             this.queue.space.notify_waiters();
             return Poll::Ready(Some(Ok(Frame::data(piece.bytes))));

@@ -57,9 +57,11 @@ impl FrameReader {
         Self { messages, key, require_mac, drops: Drops::default(), scratch: Vec::new() }
     }
 
-    /// Waits for a frame, then appends it and everything else that is there without
+    /// Waits for a message, then appends it and everything else that is there without
     /// waiting, up to [`MAX_BATCH_FRAMES`] and [`MAX_BATCH_BYTES`], to `batch`. What
-    /// fails its checks is counted and skipped.
+    /// fails its checks is counted and skipped, but counts for these bounds: if all of
+    /// it failed, nothing is appended, and the caller sees in [`Self::drops`] what
+    /// came.
     ///
     /// Cancel safe. While nobody calls this, the sender is slowed by flow control.
     ///
@@ -76,28 +78,22 @@ impl FrameReader {
         cx: &mut Context<'_>,
         batch: &mut Vec<Frame>,
     ) -> Poll<Result<(), LinkEnd>> {
-        let (mut frames, mut bytes) = (0, 0);
-        let before = batch.len();
-        while frames < MAX_BATCH_FRAMES && bytes < MAX_BATCH_BYTES {
+        let (mut messages, mut bytes) = (0, 0);
+        while messages < MAX_BATCH_FRAMES && bytes < MAX_BATCH_BYTES {
             match self.messages.poll_next(cx) {
                 Poll::Ready(Ok(message)) => {
                     // What is dropped costs time too.
-                    frames += 1;
+                    messages += 1;
                     bytes += message.len();
                     if let Some(frame) = self.check(message) {
                         batch.push(frame);
                     }
                 }
                 // An end stays, so the next call finds it.
-                Poll::Pending | Poll::Ready(Err(_)) if batch.len() > before => break,
+                Poll::Pending | Poll::Ready(Err(_)) if messages > 0 => break,
                 Poll::Ready(Err(end)) => return Poll::Ready(Err(end)),
                 Poll::Pending => return Poll::Pending,
             }
-        }
-        if batch.len() == before {
-            // All of it was dropped. Let others run before reading on.
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
         }
         Poll::Ready(Ok(()))
     }
@@ -132,6 +128,16 @@ impl FrameReader {
     /// What was dropped so far.
     pub fn drops(&self) -> Drops {
         self.drops
+    }
+
+    /// Waits until the link is closed by this side, or its stream is gone. For who
+    /// does not want to read for a while. A dialled link is never found closed.
+    /// Cancel safe.
+    pub async fn closed(&mut self) {
+        match &self.messages.ends_with {
+            Some(queue) => poll_fn(|cx| queue.poll_closed(cx)).await,
+            None => std::future::pending().await,
+        }
     }
 
     pub(crate) fn count_malformed(&mut self) {

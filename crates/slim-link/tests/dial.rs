@@ -132,6 +132,11 @@ fn what_cannot_be_dialled_is_named() {
         "http://localhost",
         "a b:1",
         "user@host:1",
+        "host[::1]:1",
+        "[host]:1",
+        "[::1]host:1",
+        "[::1],:1",
+        "[]:1",
         "host:1/path",
         "http://host:1/path",
     ] {

@@ -200,7 +200,7 @@ impl FromStr for Name {
             [org, namespace, app] => Self::new(org, namespace, app),
             [org, namespace, app, id] => {
                 let id = parse_uuid(id.trim()).ok_or_else(|| NameError::new(text))?;
-                Ok(Self::new(org, namespace, app)?.with_id(id))
+                Self::new(org, namespace, app).map(|name| name.with_id(id))
             }
             _ => Err(NameError::new(text)),
         }
@@ -243,6 +243,8 @@ fn parse_uuid(text: &str) -> Option<NameId> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -321,6 +323,7 @@ mod tests {
             "a/b/c/d/e",
             "a/b/ ",
             "a/b/c/ee23cd86c165f5493bcdcd4cde967fbd",
+            "a//c/ee23cd86-c165-f549-3bcd-cd4cde967fbd",
         ] {
             let error = text.parse::<Name>().unwrap_err();
             assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
@@ -332,5 +335,50 @@ mod tests {
         let bob: Name = "acme/demo/bob".parse().unwrap();
         let text = ["acme", "demo", "alice"].map(String::from);
         assert_eq!(Name::from_parts(bob.components(), None, Some(text)), None);
+    }
+
+    fn any_part() -> impl Strategy<Value = String> {
+        "[^/]{1,8}".prop_filter("not only white space", |part| !part.trim().is_empty())
+    }
+
+    fn any_id() -> impl Strategy<Value = NameId> {
+        prop_oneof![Just(NameId::ANY), Just(NameId(0)), any::<u128>().prop_map(NameId)]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_reads_as_the_same_name(
+            parts in [any_part(), any_part(), any_part()],
+            id in any_id(),
+        ) {
+            let [org, namespace, app] = &parts;
+            let name = Name::new(org, namespace, app).unwrap().with_id(id);
+            prop_assert_eq!(name.to_string().parse(), Ok(name.clone()));
+            prop_assert_eq!(name.id(), id);
+            let text = name.text().unwrap().clone();
+            prop_assert_eq!(&text, &parts.map(|part| part.trim().to_owned()));
+            // And over the wire.
+            let read = Name::from_parts(name.components(), name.wire_id(), Some(text));
+            prop_assert_eq!(read, Some(name));
+        }
+
+        #[test]
+        fn any_text_is_a_name_that_prints_or_an_error_that_says_it(
+            text in prop_oneof![
+                4 => "[ab \\-0-9]{0,3}(/[ab ]{0,3}){0,3}(/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?",
+                1 => ".*",
+            ],
+        ) {
+            match text.parse::<Name>() {
+                Ok(name) => {
+                    prop_assert_eq!(name.to_string().parse(), Ok(name));
+                    prop_assert!((3..=4).contains(&text.split('/').count()));
+                }
+                Err(error) => {
+                    let given = format!("{text:?}");
+                    prop_assert!(error.to_string().contains(&given));
+                }
+            }
+        }
     }
 }

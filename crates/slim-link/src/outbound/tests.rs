@@ -36,7 +36,7 @@ enum Polled {
 }
 
 fn link(limit: usize) -> Link {
-    let queue = Queue::new(limit);
+    let queue = Queue::new(limit, Budget::unlimited());
     let key = LinkKey::classical("link", &shared());
     Link {
         outbound: Outbound::new(Arc::clone(&queue), Some(key)),
@@ -150,7 +150,7 @@ fn each_message_is_signed_for_its_link() {
 
 #[test]
 fn without_a_key_no_mac_is_sent() {
-    let queue = Queue::new(DEFAULT_QUEUE_BYTES);
+    let queue = Queue::new(DEFAULT_QUEUE_BYTES, Budget::unlimited());
     let mut link = Link {
         outbound: Outbound::new(Arc::clone(&queue), None),
         body: OutboundBody::response(queue),
@@ -289,7 +289,7 @@ fn closing_sends_what_is_queued_then_the_status() {
 
 #[test]
 fn the_body_of_a_request_ends_without_a_status() {
-    let queue = Queue::new(1000);
+    let queue = Queue::new(1000, Budget::unlimited());
     let mut link = Link {
         outbound: Outbound::new(Arc::clone(&queue), None),
         body: OutboundBody::request(queue),

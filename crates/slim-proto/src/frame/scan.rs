@@ -79,6 +79,8 @@ impl<'a> Fields<'a> {
     }
 
     /// The next field, `None` at the end.
+    // A frame has some forty fields; called for each, this is half of reading it.
+    #[inline(always)]
     pub(super) fn next(&mut self) -> Result<Option<Field>, FrameError> {
         if self.at == self.bytes.len() {
             return Ok(None);
@@ -103,6 +105,7 @@ impl<'a> Fields<'a> {
         Ok(Some(Field { number: key >> 3, whole: Span::new(start, self.at), value }))
     }
 
+    #[inline]
     fn skip(&mut self, len: usize) -> Result<Span, FrameError> {
         if len > self.bytes.len() - self.at {
             return Err(FrameError::Malformed("truncated field"));
@@ -112,24 +115,59 @@ impl<'a> Fields<'a> {
         Ok(Span::new(start, self.at))
     }
 
+    /// Nearly all keys, lengths and numbers are one byte long.
+    #[inline]
     fn varint(&mut self) -> Result<u64, FrameError> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let Some(&byte) = self.bytes.get(self.at) else {
-                return Err(FrameError::Malformed("truncated integer"));
-            };
-            self.at += 1;
-            value |= u64::from(byte & 0x7f) << shift;
+        match self.bytes.get(self.at) {
+            Some(&byte) if byte < 0x80 => {
+                self.at += 1;
+                Ok(byte.into())
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    /// Nearly all of the others are hashes, nine or ten bytes long: eight at once.
+    fn long_varint(&mut self) -> Result<u64, FrameError> {
+        let rest = &self.bytes[self.at..];
+        let (mut value, mut len) = (0, 0);
+        if let Some(&first) = rest.first_chunk::<8>() {
+            let eight = u64::from_le_bytes(first);
+            if eight & CONTINUED == CONTINUED {
+                (value, len) = (joined(eight), 8);
+            }
+        }
+        for (index, &byte) in rest.iter().enumerate().take(MAX_VARINT_LEN).skip(len) {
+            value |= u64::from(byte & 0x7f) << (7 * index);
             if byte < 0x80 {
                 // The tenth byte has room for one bit.
-                if shift == 63 && byte > 1 {
+                if index == MAX_VARINT_LEN - 1 && byte > 1 {
                     break;
                 }
+                self.at += index + 1;
                 return Ok(value);
             }
         }
-        Err(FrameError::Malformed("integer out of range"))
+        Err(FrameError::Malformed(if rest.len() < MAX_VARINT_LEN {
+            "truncated integer"
+        } else {
+            "integer out of range"
+        }))
     }
+}
+
+/// Bytes of the longest integer.
+const MAX_VARINT_LEN: usize = 10;
+
+/// The bits of eight bytes that say that another one follows.
+const CONTINUED: u64 = 0x8080_8080_8080_8080;
+
+/// The lower seven bits of eight bytes, joined: pairs, then pairs of these, then both
+/// halves.
+fn joined(eight: u64) -> u64 {
+    let pairs = (eight & 0x007f_007f_007f_007f) | (eight & 0x7f00_7f00_7f00_7f00) >> 1;
+    let fours = (pairs & 0x0000_3fff_0000_3fff) | (pairs & 0x3fff_0000_3fff_0000) >> 2;
+    (fours & 0x0fff_ffff) | (fours & 0x0fff_ffff_0000_0000) >> 4
 }
 
 /// Appends an integer as Protobuf writes it.
@@ -139,4 +177,47 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
         value >>= 7;
     }
     out.push(value as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Result<(u64, usize), FrameError> {
+        let mut fields = Fields::whole(bytes);
+        fields.varint().map(|value| (value, fields.at))
+    }
+
+    proptest! {
+        #[test]
+        fn integers_are_read_as_they_are_written(value: u64, bits in 0..64_u32) {
+            let value = value >> bits;
+            let mut bytes = Vec::new();
+            put_varint(&mut bytes, value);
+            let len = bytes.len();
+            prop_assert_eq!(read(&bytes), Ok((value, len)));
+            bytes.extend_from_slice(&[0xff; 12]);
+            prop_assert_eq!(read(&bytes), Ok((value, len)));
+            prop_assert!(read(&bytes[..len - 1]).is_err());
+        }
+    }
+
+    #[test]
+    fn integers_of_more_than_64_bits_are_none() {
+        let mut bytes = [0xff; 10];
+        for last in [2, 0x7f, 0x80, 0xff] {
+            bytes[9] = last;
+            assert_eq!(read(&bytes), Err(FrameError::Malformed("integer out of range")));
+        }
+        bytes[9] = 1;
+        assert_eq!(read(&bytes), Ok((u64::MAX, 10)));
+    }
+
+    #[test]
+    fn longer_than_needed_is_allowed() {
+        assert_eq!(read(&[0x81, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0]), Ok((1, 9)));
+        assert_eq!(read(&[0x81, 0]), Ok((1, 2)));
+    }
 }
