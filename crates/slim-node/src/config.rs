@@ -1,15 +1,20 @@
 //! What an embedder can set.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
-use slim_link::{AcceptConfig, DEFAULT_QUEUE_BYTES};
+use slim_link::{
+    AcceptConfig, AcceptCounters, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_NEWCOMERS,
+    DEFAULT_MAX_QUEUED_BYTES, DEFAULT_QUEUE_BYTES,
+};
 
 /// Where a node listens if nothing else is said.
 pub const DEFAULT_PORT: u16 = 46357;
 
-/// Subscriptions that one link may have by default.
-pub const DEFAULT_MAX_SUBSCRIPTIONS: usize = 1 << 20;
+/// Subscriptions that one link may have by default: 10 MB.
+pub const DEFAULT_MAX_SUBSCRIPTIONS: usize = 1 << 16;
 
 /// How a node is run. The defaults are the safe ones.
 #[derive(Clone, Debug)]
@@ -23,13 +28,28 @@ pub struct NodeConfig {
     /// it, a peer that offers no key gets a link that anybody on the path can write
     /// to.
     pub require_header_mac: bool,
-    /// How long a peer may take to negotiate. Default 5 s, as everywhere. Shorter
-    /// cuts off slow diallers, longer keeps silent ones.
+    /// How long a peer may take to negotiate once it has opened a stream, and how
+    /// long it may take to open one. Default 5 s, as everywhere. Shorter cuts off
+    /// slow diallers, longer keeps silent ones.
     pub negotiation_timeout: Duration,
+    /// Connections that there may be, at least 1. Default
+    /// [`DEFAULT_MAX_CONNECTIONS`]; each takes a file descriptor and some 50 KB.
+    /// Further ones are not turned away, which would make applications give up,
+    /// but wait with the system until one goes.
+    pub max_connections: usize,
+    /// Connections that have not negotiated yet, at least 1. Default
+    /// [`DEFAULT_MAX_NEWCOMERS`]. Further ones wait; one of these that has had half
+    /// a second is cut for them.
+    pub max_unnegotiated_connections: usize,
     /// Bytes of data that may wait for one subscriber. Default
     /// [`DEFAULT_QUEUE_BYTES`]. Less makes bursts wait, more delays the moment at
     /// which a slow subscriber is noticed, and costs that much memory for each.
     pub queue_bytes: usize,
+    /// Bytes of data that may wait for all subscribers together, not counting the
+    /// first 64 KiB of each. Default [`DEFAULT_MAX_QUEUED_BYTES`]. While more is
+    /// waiting, 64 KiB is the limit of each, so that those who are far behind are
+    /// shed and the others notice nothing.
+    pub max_queued_bytes: usize,
     /// How long a publisher waits for a subscriber whose queue is full. Default 1 s.
     /// A subscriber that takes less than a quarter of its queue in this time is
     /// shed: what waits for it is dropped and its link is closed. Shorter sheds
@@ -39,6 +59,10 @@ pub struct NodeConfig {
     /// Subscriptions that one link may have; each takes some 150 bytes. Default
     /// [`DEFAULT_MAX_SUBSCRIPTIONS`]. Further ones are answered with an error.
     pub max_subscriptions_per_link: usize,
+    /// Messages a second that are read from one link, after a burst of as many.
+    /// Default none: no limit. Who sends more is slowed down by flow control, and
+    /// loses nothing; so are its own subscriptions.
+    pub max_messages_per_second: Option<NonZeroU32>,
     /// How long links may take to end after a shutdown. Default 10 s. What is
     /// queued and not taken until then is lost.
     pub drain_timeout: Duration,
@@ -52,22 +76,30 @@ impl Default for NodeConfig {
             node_id: accept.node_id,
             require_header_mac: true,
             negotiation_timeout: Duration::from_secs(5),
+            max_connections: DEFAULT_MAX_CONNECTIONS,
+            max_unnegotiated_connections: DEFAULT_MAX_NEWCOMERS,
             queue_bytes: DEFAULT_QUEUE_BYTES,
+            max_queued_bytes: DEFAULT_MAX_QUEUED_BYTES,
             slow_subscriber_grace: Duration::from_secs(1),
             max_subscriptions_per_link: DEFAULT_MAX_SUBSCRIPTIONS,
+            max_messages_per_second: None,
             drain_timeout: Duration::from_secs(10),
         }
     }
 }
 
 impl NodeConfig {
-    pub(crate) fn accept(&self) -> AcceptConfig {
+    pub(crate) fn accept(&self, counters: Arc<AcceptCounters>) -> AcceptConfig {
         AcceptConfig {
             node_id: self.node_id.clone(),
             require_header_mac: self.require_header_mac,
             negotiation_timeout: self.negotiation_timeout,
+            max_connections: self.max_connections,
+            max_newcomers: self.max_unnegotiated_connections,
             queue_bytes: self.queue_bytes,
+            max_queued_bytes: self.max_queued_bytes,
             drain_timeout: self.drain_timeout,
+            counters,
         }
     }
 }

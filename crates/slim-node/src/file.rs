@@ -12,6 +12,8 @@
 //!       servers:
 //!         - endpoint: "127.0.0.1:46357"
 //!           tls: { insecure: true }
+//!       limits:
+//!         connections: 10000
 //! ```
 //!
 //! A key that nobody knows is an error, except in a server entry, where others
@@ -30,6 +32,9 @@ pub(crate) mod section;
 #[cfg(test)]
 mod tests;
 
+/// With a shorter queue every burst would be taken for a slow subscriber.
+const MIN_QUEUE_BYTES: u64 = 16 * 1024;
+
 /// What a file says; `None` where it says nothing.
 #[derive(Debug, Default)]
 pub(crate) struct FileConfig {
@@ -41,8 +46,23 @@ pub(crate) struct FileConfig {
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) require_header_mac: Option<bool>,
     pub(crate) negotiation_timeout: Option<Duration>,
+    pub(crate) limits: Limits,
     /// Paths of keys that have no effect.
     pub(crate) ignored: Vec<String>,
+}
+
+/// The section `dataplane.limits`, which only this node knows; see
+/// [`NodeConfig`](slim_node::NodeConfig) for what each means.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) connections: Option<usize>,
+    pub(crate) unnegotiated_connections: Option<usize>,
+    pub(crate) subscriptions_per_link: Option<usize>,
+    pub(crate) queued_bytes_per_link: Option<usize>,
+    pub(crate) queued_bytes: Option<usize>,
+    /// 0: no limit.
+    pub(crate) messages_per_second_per_link: Option<u32>,
+    pub(crate) slow_subscriber_grace: Option<Duration>,
 }
 
 /// Where the value of `${env:NAME}` or `${file:PATH}` comes from.
@@ -159,12 +179,27 @@ fn read_dataplane(mut section: Section, config: &mut FileConfig) -> Result<(), C
         }
         server.ignore_rest(&mut config.ignored);
     }
+    config.limits = read_limits(section.section("limits")?)?;
     section.refuse("clients", "links to other nodes are not supported yet")?;
     section.refuse("outbound_clients", "links to other nodes are not supported yet")?;
     if section.flag("enforce_pqc")? == Some(true) {
         return Err(section.unsupported("enforce_pqc", "enforcing it is not supported yet"));
     }
     section.deny_rest()
+}
+
+fn read_limits(mut section: Section) -> Result<Limits, ConfigError> {
+    let limits = Limits {
+        connections: section.at_least("connections", 1)?,
+        unnegotiated_connections: section.at_least("unnegotiated_connections", 1)?,
+        subscriptions_per_link: section.at_least("subscriptions_per_link", 1)?,
+        queued_bytes_per_link: section.at_least("queued_bytes_per_link", MIN_QUEUE_BYTES)?,
+        queued_bytes: section.at_least("queued_bytes", 0)?,
+        messages_per_second_per_link: section.at_least("messages_per_second_per_link", 0)?,
+        slow_subscriber_grace: section.duration("slow_subscriber_grace")?,
+    };
+    section.deny_rest()?;
+    Ok(limits)
 }
 
 fn read_server(server: &mut Section, config: &mut FileConfig) -> Result<(), ConfigError> {

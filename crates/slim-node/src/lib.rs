@@ -20,6 +20,7 @@
 
 mod config;
 mod metrics;
+mod rate;
 mod router;
 mod server;
 mod subscriber;

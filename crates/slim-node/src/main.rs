@@ -2,10 +2,12 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use slim_node::{Node, NodeConfig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{Level, error, info, warn};
@@ -33,6 +35,14 @@ struct Args {
     /// Configuration file, YAML
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Connections at once; more wait until one goes; at least 1; overrides the file
+    /// [default: 10000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections: Option<u32>,
+    /// Messages a second from one link, 0 for no limit; who sends more is slowed
+    /// down; overrides the file [default: 0]
+    #[arg(long, value_name = "N")]
+    max_rate: Option<u32>,
     /// Log level: off, error, warn, info, debug or trace; overrides the file
     /// [default: info]
     #[arg(long, value_name = "LEVEL")]
@@ -84,7 +94,10 @@ fn start(args: Args) -> Result<(), Failure> {
         let text = format!("{}: no dataplane.servers to listen for", path.display());
         return Err(Failure::new(USAGE, text));
     }
-    let file = file.unwrap_or_default();
+    let mut file = file.unwrap_or_default();
+    let limits = &mut file.limits;
+    limits.connections = args.max_connections.map(|n| n as usize).or(limits.connections);
+    limits.messages_per_second_per_link = args.max_rate.or(limits.messages_per_second_per_link);
     let level = args.log.unwrap_or_else(|| file.log_level.unwrap_or(Level::INFO).into());
     init_log(level, args.log_format);
     for key in &file.ignored {
@@ -96,7 +109,9 @@ fn start(args: Args) -> Result<(), Failure> {
         runtime.worker_threads(threads);
     }
     let runtime = runtime.build().map_err(|error| Failure::new(FAILED, error.to_string()))?;
-    runtime.block_on(run(node_config(args.listen, file)))
+    let mut config = node_config(args.listen, file);
+    fit_descriptors(&mut config);
+    runtime.block_on(run(config))
 }
 
 fn read_file(path: &Path) -> Result<FileConfig, Failure> {
@@ -120,13 +135,41 @@ fn resolve(reference: Reference<'_>) -> Result<String, String> {
 fn node_config(listen: Vec<SocketAddr>, file: FileConfig) -> NodeConfig {
     let default = NodeConfig::default();
     let listen = [listen, file.listen, default.listen].into_iter().find(|addrs| !addrs.is_empty());
+    let limits = file.limits;
+    let rate = limits.messages_per_second_per_link;
     NodeConfig {
+        max_connections: limits.connections.unwrap_or(default.max_connections),
+        max_unnegotiated_connections: (limits.unnegotiated_connections)
+            .unwrap_or(default.max_unnegotiated_connections),
+        max_subscriptions_per_link: (limits.subscriptions_per_link)
+            .unwrap_or(default.max_subscriptions_per_link),
+        queue_bytes: limits.queued_bytes_per_link.unwrap_or(default.queue_bytes),
+        max_queued_bytes: limits.queued_bytes.unwrap_or(default.max_queued_bytes),
+        max_messages_per_second: rate.map_or(default.max_messages_per_second, NonZeroU32::new),
+        slow_subscriber_grace: (limits.slow_subscriber_grace)
+            .unwrap_or(default.slow_subscriber_grace),
         listen: listen.unwrap_or_default(),
         node_id: file.node_id.unwrap_or(default.node_id),
         require_header_mac: file.require_header_mac.unwrap_or(default.require_header_mac),
         negotiation_timeout: file.negotiation_timeout.unwrap_or(default.negotiation_timeout),
         drain_timeout: file.drain_timeout.unwrap_or(default.drain_timeout),
-        ..default
+    }
+}
+
+/// Descriptors that are needed for other things than connections.
+const OTHER_DESCRIPTORS: u64 = 64;
+
+/// Takes all the descriptors that the system allows, and no more connections than
+/// that: what is beyond waits, instead of failing.
+fn fit_descriptors(config: &mut NodeConfig) {
+    let limit = getrlimit(Resource::Nofile);
+    // If it cannot be raised it stays what it is.
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).is_ok();
+    let Some(available) = (if raised { limit.maximum } else { limit.current }) else { return };
+    let connections = available.saturating_sub(OTHER_DESCRIPTORS).max(1);
+    if connections < config.max_connections as u64 {
+        config.max_connections = connections as usize;
+        warn!(descriptors = available, connections, "fewer connections, for lack of descriptors");
     }
 }
 

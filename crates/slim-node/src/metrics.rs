@@ -4,18 +4,39 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use slim_link::AcceptCounters;
+
 use crate::RouteTable;
 use crate::subscriber::Subscriber;
 
 /// All counters at one moment, roughly: they are read one after the other. Those
-/// of the moment are `links` and `subscriptions`; the others only grow.
+/// of the moment are `connections`, `unnegotiated_connections`, `links` and
+/// `subscriptions`; the others only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MetricsSnapshot {
+    /// Connections that are open.
+    pub connections: u64,
+    /// Those of them on which no link has been up yet.
+    pub unnegotiated_connections: u64,
+    /// Connections that were cut because no link came up in time, or to make room
+    /// for others.
+    pub cut_connections: u64,
+    /// How often [`NodeConfig::max_connections`](crate::NodeConfig::max_connections)
+    /// or `max_unnegotiated_connections` kept connections waiting.
+    pub times_full: u64,
+    /// Links whose negotiation failed or did not come in time.
+    pub refused_links: u64,
     /// Links that are up.
     pub links: u64,
     /// Pairs of a link and a name that it has subscribed to.
     pub subscriptions: u64,
+    /// Subscriptions that were refused because the link has too many, and
+    /// unsubscriptions of what it has not.
+    pub refused_subscriptions: u64,
+    /// How often a link was not read for a while because it had sent more than
+    /// [`NodeConfig::max_messages_per_second`](crate::NodeConfig::max_messages_per_second).
+    pub throttled: u64,
     /// Messages that arrived, those that were dropped included.
     pub received: u64,
     /// Bytes of the received messages that were understood.
@@ -60,6 +81,8 @@ pub(crate) enum Counter {
     Delivered,
     DeliveredBytes,
     ShedLinks,
+    RefusedSubscriptions,
+    Throttled,
     Malformed,
     BadMac,
     Unexpected,
@@ -75,19 +98,28 @@ const COUNTERS: usize = Counter::Shed as usize + 1;
 /// The node's counters.
 pub struct Metrics {
     table: Arc<RouteTable<Subscriber>>,
+    accepted: Arc<AcceptCounters>,
     links: AtomicU64,
     counters: [AtomicU64; COUNTERS],
 }
 
 impl Metrics {
     pub(crate) fn new(table: Arc<RouteTable<Subscriber>>) -> Self {
-        Self { table, links: AtomicU64::new(0), counters: Default::default() }
+        let (accepted, links, counters) = Default::default();
+        Self { table, accepted, links, counters }
     }
 
     /// Reads all counters.
     pub fn snapshot(&self) -> MetricsSnapshot {
         let read = |counter: Counter| self.counters[counter as usize].load(Ordering::Relaxed);
         MetricsSnapshot {
+            connections: self.accepted.connections(),
+            unnegotiated_connections: self.accepted.newcomers(),
+            cut_connections: self.accepted.cut_newcomers(),
+            times_full: self.accepted.times_full(),
+            refused_links: self.accepted.refused_links(),
+            refused_subscriptions: read(Counter::RefusedSubscriptions),
+            throttled: read(Counter::Throttled),
             links: self.links.load(Ordering::Relaxed),
             subscriptions: self.table.subscriptions() as u64,
             received: read(Counter::Received),
@@ -106,6 +138,11 @@ impl Metrics {
                 shed: read(Counter::Shed),
             },
         }
+    }
+
+    /// Where accepting counts.
+    pub(crate) fn accepted(&self) -> Arc<AcceptCounters> {
+        Arc::clone(&self.accepted)
     }
 
     /// Adds what one link's task has counted, and starts it again from nothing.

@@ -86,8 +86,8 @@ fn change(
     }
     // The ack promises that what is published from now on is routed.
     let result = apply(frame).map_err(|error| error.to_string());
-    Ok(match frame.subscription_id() {
-        0 => Routed::Done,
-        subscription_id => Routed::Answer(SubscriptionAck { subscription_id, result }),
-    })
+    match frame.subscription_id() {
+        0 => result.map(|()| Routed::Done).map_err(|_| Counter::RefusedSubscriptions),
+        subscription_id => Ok(Routed::Answer(SubscriptionAck { subscription_id, result })),
+    }
 }

@@ -10,6 +10,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,11 +18,13 @@ use futures_util::future::join_all;
 use indexmap::IndexMap;
 use slim_link::{AcceptedLink, Drops, FrameReader, LinkEnd, Outbound, PushError};
 use slim_proto::{Frame, Message, RoutedFrame, SubscriptionAck};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::yield_now;
+use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, debug, info, info_span, trace};
 
 use crate::metrics::{Counter, Metrics, Tally};
+use crate::rate::Rate;
 use crate::router::{Routed, route};
 use crate::subscriber::{Full, Grace, Subscriber};
 use crate::{LinkRoutes, NodeConfig, RouteTable};
@@ -31,8 +34,16 @@ use crate::{LinkRoutes, NodeConfig, RouteTable};
 /// subscribers a quarter of this costs a fifth more.
 const COPIES_PER_TURN: usize = 16 * 1024;
 
+/// Frames of a batch whose memory is not kept for the next one.
+const FEW_FRAMES: usize = 8;
+
 /// Routes that a lost link's task removes before it lets other tasks run.
 const ROUTES_PER_TURN: usize = 4096;
+
+/// Connections that may wait with the system to be accepted, if it allows so many: all
+/// applications of a node that was started again come at the same time, and who finds
+/// no place tries again seconds later.
+const BACKLOG: u32 = 2048;
 
 /// A node that listens. [`Node::run`] makes it work.
 #[derive(Debug)]
@@ -65,6 +76,7 @@ impl Node {
     ///
     /// # Errors
     /// See [`BindError`]. Nothing is listened on then.
+    #[expect(clippy::unused_async, reason = "it needs a runtime, which an async caller has")]
     pub async fn bind(config: NodeConfig) -> Result<Self, BindError> {
         if config.listen.is_empty() {
             return Err(BindError::NoAddress);
@@ -73,7 +85,7 @@ impl Node {
         let mut local_addrs = Vec::new();
         for &addr in &config.listen {
             let failed = |source| BindError::Listen { addr, source };
-            let listener = TcpListener::bind(addr).await.map_err(failed)?;
+            let listener = listen(addr).map_err(failed)?;
             local_addrs.push(listener.local_addr().map_err(failed)?);
             listeners.push(listener);
         }
@@ -88,6 +100,7 @@ impl Node {
                 bytes: config.queue_bytes as u64 / 4,
             },
             max_subscriptions_per_link: config.max_subscriptions_per_link,
+            max_messages_per_second: config.max_messages_per_second,
         };
         Ok(Self { listeners, local_addrs, config, shared: Arc::new(shared) })
     }
@@ -111,14 +124,24 @@ impl Node {
     /// # Errors
     /// If the server ends before `shutdown`.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> io::Result<()> {
-        let accept = self.config.accept();
         let shared = self.shared;
+        let accept = self.config.accept(shared.metrics.accepted());
         let on_link = move |link: AcceptedLink| {
             let shared = Arc::clone(&shared);
             async move { shared.serve(link).await }
         };
         slim_link::serve(self.listeners, accept, on_link, shutdown).await
     }
+}
+
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // On Windows it means something else: that others may take the port.
+    if cfg!(unix) {
+        socket.set_reuseaddr(true)?;
+    }
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
 }
 
 /// What the links' tasks share.
@@ -132,6 +155,7 @@ struct Shared {
     links: AtomicU64,
     grace: Grace,
     max_subscriptions_per_link: usize,
+    max_messages_per_second: Option<NonZeroU32>,
 }
 
 impl Shared {
@@ -163,6 +187,7 @@ struct LinkTask<'a> {
     tally: Tally,
     /// What the reader has dropped as far as it is counted.
     drops: Drops,
+    rate: Option<Rate>,
 }
 
 /// What is queued but not yet sent off.
@@ -183,7 +208,8 @@ impl<'a> LinkTask<'a> {
         let link = Arc::new(Subscriber::new(outbound));
         let routes = shared.table.attach(link, shared.max_subscriptions_per_link);
         let drops = frames.drops();
-        Self { shared, frames, routes, tally: Tally::default(), drops }
+        let rate = shared.max_messages_per_second.map(Rate::new);
+        Self { shared, frames, routes, tally: Tally::default(), drops, rate }
     }
 
     /// Serves the link until it ends.
@@ -191,16 +217,27 @@ impl<'a> LinkTask<'a> {
         let mut batch = Vec::new();
         let end = loop {
             let read = self.frames.read_batch(&mut batch).await;
-            self.count_received(&batch);
+            let received = self.count_received(&batch);
             self.handle(&batch).await;
+            let rate = self.rate.as_mut();
+            let pause = rate.and_then(|rate| rate.spend(received, Instant::now()));
+            self.tally.add(Counter::Throttled, pause.iter().count());
             self.shared.metrics.take(&mut self.tally);
-            batch.clear();
+            // Who sends little keeps no memory: most links are idle most of the time.
+            match batch.len() {
+                0..FEW_FRAMES => batch = Vec::new(),
+                _ => batch.clear(),
+            }
             if let Err(end) = read {
                 break end;
             }
-            // A peer that always has more must not keep this thread for itself; and
-            // while others run, more arrives to be handled together.
-            yield_now().await;
+            match pause {
+                // A link that ends meanwhile does so at once.
+                Some(until) => timeout_at(until, self.frames.closed()).await.unwrap_or(()),
+                // A peer that always has more must not keep this thread for itself;
+                // and while others run, more arrives to be handled together.
+                None => yield_now().await,
+            }
         };
         while self.routes.release(ROUTES_PER_TURN) {
             yield_now().await;
@@ -208,7 +245,8 @@ impl<'a> LinkTask<'a> {
         end
     }
 
-    fn count_received(&mut self, batch: &[Frame]) {
+    /// How many messages have come.
+    fn count_received(&mut self, batch: &[Frame]) -> usize {
         let drops = self.frames.drops();
         let malformed = (drops.malformed - self.drops.malformed) as usize;
         let bad_mac = (drops.bad_mac - self.drops.bad_mac) as usize;
@@ -218,9 +256,11 @@ impl<'a> LinkTask<'a> {
         self.drops = drops;
         self.tally.add(Counter::Malformed, malformed);
         self.tally.add(Counter::BadMac, bad_mac);
-        self.tally.add(Counter::Received, batch.len() + malformed + bad_mac);
+        let received = batch.len() + malformed + bad_mac;
+        self.tally.add(Counter::Received, received);
         let bytes = batch.iter().map(|frame| frame.bytes().len()).sum();
         self.tally.add(Counter::ReceivedBytes, bytes);
+        received
     }
 
     async fn handle(&mut self, batch: &[Frame]) {
@@ -275,6 +315,7 @@ impl<'a> LinkTask<'a> {
     fn answer(&mut self, ack: SubscriptionAck, turn: &mut Turn<'_>) {
         if let Err(reason) = &ack.result {
             debug!(subscription_id = ack.subscription_id, %reason, "subscription refused");
+            self.tally.add(Counter::RefusedSubscriptions, 1);
         }
         let link = self.routes.link();
         match link.outbound().try_push_control(&Message::SubscriptionAck(ack)) {

@@ -29,7 +29,8 @@ pub(crate) struct Subscriber {
 pub(crate) struct Grace {
     /// A subscriber has this long …
     pub(crate) period: Duration,
-    /// … to take this many bytes.
+    /// … to take this many bytes, or half of what waited for it when its queue was
+    /// full: while all queues together hold too much, that is less.
     pub(crate) bytes: u64,
 }
 
@@ -109,6 +110,7 @@ impl Subscriber {
         let waiting = self.outbound.queued_bytes() as u64;
         let taken = self.queued.load(Ordering::Relaxed).saturating_sub(waiting);
         let mut patience = self.patience.lock().unwrap_or_else(PoisonError::into_inner);
+        let grace = Grace { bytes: grace.bytes.min(waiting / 2), ..grace };
         patience.until(Instant::now(), taken, grace)
     }
 }
@@ -127,7 +129,7 @@ pub(crate) struct Full;
 /// stuck one costs each of them the grace period once at most.
 #[derive(Debug, Default)]
 struct Patience {
-    /// When the queue was full, and how much had been taken until then.
+    /// When the queue was full, and how much has to be taken from then on.
     mark: Option<(Instant, u64)>,
 }
 
@@ -137,11 +139,9 @@ impl Patience {
     /// that is the case, because it has taken what was in the queue.
     fn until(&mut self, now: Instant, taken: u64, grace: Grace) -> Instant {
         match self.mark {
-            Some((since, before)) if taken.saturating_sub(before) < grace.bytes => {
-                since + grace.period
-            }
+            Some((since, goal)) if taken < goal => since + grace.period,
             _ => {
-                self.mark = Some((now, taken));
+                self.mark = Some((now, taken + grace.bytes));
                 now + grace.period
             }
         }

@@ -105,6 +105,22 @@ impl Section {
         self.parsed(key, "a whole number")
     }
 
+    /// A number of at least `least`, as large as its type can hold.
+    pub(crate) fn at_least<T: TryFrom<u64>>(
+        &mut self,
+        key: &str,
+        least: u64,
+    ) -> Result<Option<T>, ConfigError> {
+        let Some(number) = self.number(key)? else {
+            return Ok(None);
+        };
+        if number < least {
+            return Err(self.unsupported(key, &format!("{number} is less than {least}")));
+        }
+        let fits = T::try_from(number);
+        fits.map(Some).map_err(|_| self.unsupported(key, &format!("{number} is too large")))
+    }
+
     /// A duration such as `10s`, `1500ms` or `1h30m`.
     pub(crate) fn duration(&mut self, key: &str) -> Result<Option<Duration>, ConfigError> {
         let Some(text) = self.text(key)? else {

@@ -31,6 +31,11 @@ fn service(keys: &str) -> String {
     )
 }
 
+/// A file with these keys in the data plane.
+fn service_dataplane(keys: &str) -> String {
+    format!("services: {{ slim/0: {{ dataplane: {{ {keys} }} }} }}")
+}
+
 #[test]
 fn the_minimal_file_is_read() {
     let config = parsed(
@@ -196,4 +201,35 @@ fn what_is_not_yaml_is_refused_with_its_line() {
     let error = error("services:\n  slim/0: {\n");
     assert!(error.contains("line"), "{error}");
     assert_eq!(error.lines().count(), 1, "{error}");
+}
+
+#[test]
+fn limits_are_read() {
+    let limits = |keys: &str| service_dataplane(&format!("limits: {{ {keys} }}"));
+    assert_eq!(parsed(&limits("")).limits, Limits::default());
+    let all = "connections: 5, unnegotiated_connections: 4, subscriptions_per_link: 3, \
+               queued_bytes_per_link: 65536, queued_bytes: 0, messages_per_second_per_link: 2, \
+               slow_subscriber_grace: 250ms";
+    let expected = Limits {
+        connections: Some(5),
+        unnegotiated_connections: Some(4),
+        subscriptions_per_link: Some(3),
+        queued_bytes_per_link: Some(65536),
+        queued_bytes: Some(0),
+        messages_per_second_per_link: Some(2),
+        slow_subscriber_grace: Some(Duration::from_millis(250)),
+    };
+    assert_eq!(parsed(&limits(all)).limits, expected);
+    let path = "services.slim/0.dataplane.limits";
+    for (keys, reason) in [
+        ("connections: 0", "connections: 0 is less than 1"),
+        ("queued_bytes_per_link: 16383", "queued_bytes_per_link: 16383 is less than 16384"),
+        (
+            "messages_per_second_per_link: 4294967296",
+            "messages_per_second_per_link: 4294967296 is too large",
+        ),
+        ("names: 1", "names: unknown key"),
+    ] {
+        assert_eq!(error(&limits(keys)), format!("{path}.{reason}"));
+    }
 }

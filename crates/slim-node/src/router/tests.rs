@@ -92,7 +92,8 @@ fn one_without_an_id_is_not() {
     assert_eq!(net.route(&Message::Subscribe(subscription(&bob, 0))).unwrap(), (None, vec![]));
     assert_eq!(net.table.subscriptions(), 1);
     let unknown = Message::Unsubscribe(subscription(&name("org/ns/eve", 7), 0));
-    assert_eq!(net.route(&unknown).unwrap(), (None, vec![]), "not even if it fails");
+    let dropped = net.route(&unknown).unwrap_err();
+    assert_eq!(dropped, Counter::RefusedSubscriptions, "not even if it fails");
 }
 
 #[test]

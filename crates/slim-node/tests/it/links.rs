@@ -225,3 +225,50 @@ async fn a_taken_port_is_an_error_that_names_it() {
     let error = Node::bind(NodeConfig { listen: vec![], ..config() }).await.unwrap_err();
     assert_eq!(error.to_string(), "no address to listen on");
 }
+
+/// A process that is stopped, or a machine that sleeps: its connection is there, and
+/// nothing comes from it. What is queued for it, if anything, is not waited for.
+async fn check_frozen(queued: usize) {
+    let drain_timeout = Duration::from_secs(600);
+    let mut node = TestNode::start_with(NodeConfig { drain_timeout, ..config() }).await;
+    let addr = node.addr;
+    let group = name("group", 9);
+    let (is_ready, ready) = tokio::sync::oneshot::channel();
+    let (thaw, thawed) = std::sync::mpsc::channel::<()>();
+    let frozen = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _stream = runtime.block_on(async {
+            let mut stream = RawStream::start(addr).await;
+            stream.send_signed(&Message::Subscribe(subscription(&name("group", 9), 5))).await;
+            assert_eq!(stream.next().await, Some(Message::SubscriptionAck(ok(5))));
+            stream
+        });
+        is_ready.send(()).unwrap();
+        // Its tasks do not run meanwhile.
+        thawed.recv().unwrap_err();
+    });
+    within(ready).await.unwrap();
+    let alice = Client::connect(&node, "alice", 1).await;
+    for _ in 0..queued {
+        alice.tell_all(&group, &"x".repeat(1000)).await;
+    }
+    node.until(|metrics| metrics.delivered == queued as u64).await;
+    drop(alice);
+    node.until(|metrics| metrics.links == 1).await;
+    let start = std::time::Instant::now();
+    node.stop();
+    node.ended().await;
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    drop(thaw);
+    frozen.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_frozen_peer_does_not_keep_a_node_from_stopping() {
+    check_frozen(0).await;
+}
+
+#[tokio::test]
+async fn nor_does_one_for_which_something_is_queued() {
+    check_frozen(500).await;
+}

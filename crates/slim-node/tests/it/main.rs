@@ -4,6 +4,7 @@
 
 mod common;
 mod hostile;
+mod limits;
 mod links;
 #[cfg(unix)]
 mod program;

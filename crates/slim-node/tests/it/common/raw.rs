@@ -60,6 +60,11 @@ impl RawConnection {
 
     /// Opens a stream and waits for the response headers, having sent nothing.
     pub(crate) async fn stream(&mut self) -> RawStream {
+        self.try_stream().await.expect("a stream")
+    }
+
+    /// The same; none if the connection takes no more.
+    pub(crate) async fn try_stream(&mut self) -> Option<RawStream> {
         let (out, chunks) = mpsc::channel(64);
         let request =
             http::Request::post("http://node/dataplane.proto.v1.DataPlaneService/OpenChannel")
@@ -67,17 +72,17 @@ impl RawConnection {
                 .header("content-type", "application/grpc")
                 .body(StreamBody::new(ReceiverStream::new(chunks)))
                 .unwrap();
-        let response = within(self.requests.send_request(request)).await.unwrap();
+        let response = within(self.requests.send_request(request)).await.ok()?;
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "application/grpc");
-        RawStream {
+        Some(RawStream {
             out,
             body: response.into_body(),
             buffer: BytesMut::new(),
             trailers: None,
             link_id: "raw-link".to_owned(),
             key: None,
-        }
+        })
     }
 
     /// Whether the connection still takes requests.
@@ -169,6 +174,11 @@ impl RawStream {
         framed.put_u32(message.len() as u32);
         framed.put_slice(message);
         self.send_data(framed.freeze()).await;
+    }
+
+    /// Whether the node, or the connection, takes no more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.out.is_closed()
     }
 
     /// Sends bytes without framing. That the node no longer takes them is fine.
