@@ -1,7 +1,7 @@
 //! The command line: what can be asked for, and what is refused before anything
 //! is connected.
 //!
-//! clap knows the options; [`Settings`] is what they mean. Every option has a
+//! clap knows the options; [`Asked`] is what they mean. Every option has a
 //! variable, `SLIM_` and its name; a flag wins over its variable. The secret is
 //! shown neither in the help nor in an error.
 //!
@@ -15,9 +15,10 @@ use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use rand::distr::{Alphanumeric, SampleString as _};
 use slim_client::{Name, SharedSecret, Timers};
 
-use crate::node_option;
+use crate::{bench, node_option};
 
 /// Group and point-to-point conversations over SLIM, in a terminal or a script.
 #[derive(Debug, Parser)]
@@ -39,6 +40,12 @@ enum Command {
     /// With --remote: call it. Without: listen, and send each message back to
     /// its sender.
     P2p(P2pArgs),
+    /// Measure a node and what is built on it.
+    ///
+    /// Each measurement is one command against a node that runs already, of whatever
+    /// make. Clients are links of this process; nothing is left behind.
+    #[command(subcommand, arg_required_else_help = true)]
+    Bench(bench::args::Command),
 }
 
 #[derive(Debug, Args)]
@@ -95,6 +102,23 @@ struct Common {
     #[arg(long, env = "SLIM_LOCAL", value_name = "ORG/NS/APP", value_parser = parse_local)]
     local: Name,
 
+    #[command(flatten)]
+    identity: IdentityArgs,
+
+    #[command(flatten)]
+    session: SessionArgs,
+
+    /// What to write to standard output: lines for people, or one JSON event a line.
+    #[arg(long, env = "SLIM_OUTPUT", value_enum, default_value = "text")]
+    output: Format,
+
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+/// How to reach the node, and what to log.
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
     /// The node: http://host:port, host:port, or a JSON object with the key "endpoint".
     #[arg(
         long,
@@ -104,8 +128,26 @@ struct Common {
         default_value = "http://127.0.0.1:46357",
         value_parser = node_option::parse
     )]
-    slim: node_option::NodeOption,
+    pub(crate) slim: node_option::NodeOption,
 
+    /// Seconds that the node is tried at the start.
+    #[arg(
+        long,
+        env = "SLIM_CONNECT_TIMEOUT",
+        value_name = "SECONDS",
+        default_value = "10",
+        value_parser = parse_timeout
+    )]
+    pub(crate) connect_timeout: Duration,
+
+    /// Logs to standard error: off, error, warn, info, debug or trace.
+    #[arg(long, env = "SLIM_LOG", value_name = "LEVEL", default_value = "warn")]
+    pub(crate) log: tracing::level_filters::LevelFilter,
+}
+
+/// Who we are.
+#[derive(Debug, Args)]
+pub(crate) struct IdentityArgs {
     /// Identity: a secret of at least 32 bytes that all who talk share.
     #[arg(
         long,
@@ -116,18 +158,31 @@ struct Common {
         value_parser = parse_secret
     )]
     shared_secret: Option<Secret>,
+}
 
+impl IdentityArgs {
+    /// The secret, if one is given.
+    ///
+    /// # Errors
+    /// If it is too short.
+    pub(crate) fn secret(self) -> Result<Option<Secret>, String> {
+        let min = SharedSecret::MIN_SECRET_LENGTH;
+        match self.shared_secret {
+            Some(Secret(secret)) if secret.len() < min => Err(format!(
+                "--shared-secret: {} bytes are too short, at least {min} are needed",
+                secret.len()
+            )),
+            secret => Ok(secret),
+        }
+    }
+}
+
+/// Settings of a session that we create.
+#[derive(Debug, Args)]
+pub(crate) struct SessionArgs {
     /// End-to-end encryption. Whoever creates the session decides for all its members.
     #[arg(long, env = "SLIM_ENABLE_MLS", value_parser = BoolishValueParser::new())]
-    enable_mls: bool,
-
-    /// What to write to standard output: lines for people, or one JSON event a line.
-    #[arg(long, env = "SLIM_OUTPUT", value_enum, default_value = "text")]
-    output: Format,
-
-    /// Logs to standard error: off, error, warn, info, debug or trace.
-    #[arg(long, env = "SLIM_LOG", value_name = "LEVEL", default_value = "warn")]
-    log: tracing::level_filters::LevelFilter,
+    pub(crate) enable_mls: bool,
 
     /// Seconds until a message that nobody acknowledged is sent again. Whoever
     /// creates the session decides for all its members.
@@ -143,16 +198,13 @@ struct Common {
     /// How many times it is sent again before it counts as lost.
     #[arg(long, env = "SLIM_MAX_RETRIES", value_name = "N", default_value_t = 5)]
     max_retries: u32,
+}
 
-    /// Seconds that the node is tried at the start.
-    #[arg(
-        long,
-        env = "SLIM_CONNECT_TIMEOUT",
-        value_name = "SECONDS",
-        default_value = "10",
-        value_parser = parse_timeout
-    )]
-    connect_timeout: Duration,
+impl SessionArgs {
+    /// When a message is sent again, and when it has failed.
+    pub(crate) fn timers(&self) -> Timers {
+        Timers { timeout: self.timeout, max_retries: self.max_retries }
+    }
 }
 
 /// How events are written.
@@ -169,6 +221,11 @@ pub(crate) enum Format {
 pub(crate) struct Secret(String);
 
 impl Secret {
+    /// One that nobody else has.
+    pub(crate) fn random() -> Self {
+        Self(Alphanumeric.sample_string(&mut rand::rng(), SharedSecret::MIN_SECRET_LENGTH))
+    }
+
     /// The text itself.
     pub(crate) fn expose(&self) -> &str {
         &self.0
@@ -238,6 +295,15 @@ impl fmt::Debug for Script {
 
 /// What the command line asks for, checked.
 #[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Asked {
+    /// To talk.
+    Conversation(Box<Settings>),
+    /// To measure.
+    Bench(Box<bench::args::Settings>),
+}
+
+/// What a conversation needs.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Settings {
     /// What we are.
     pub(crate) role: Role,
@@ -263,7 +329,7 @@ pub(crate) struct Settings {
 ///
 /// # Errors
 /// What is wrong, with the usage; or the help or version that was asked for.
-pub(crate) fn parse<I, T>(arguments: I) -> Result<Settings, clap::Error>
+pub(crate) fn parse<I, T>(arguments: I) -> Result<Asked, clap::Error>
 where
     I: IntoIterator<Item = T>,
     T: Into<std::ffi::OsString> + Clone,
@@ -283,17 +349,28 @@ where
             let role = p2p_role(&args).map_err(|problem| usage("p2p", problem))?;
             settings("p2p", role, args.common)
         }
+        Command::Bench(command) => {
+            let subcommand = command.name();
+            let settings =
+                command.settings().map_err(|problem| usage_of(&["bench", subcommand], problem))?;
+            Ok(Asked::Bench(Box::new(settings)))
+        }
     }
 }
 
 /// A usage error that clap would not have found by itself.
 pub(crate) fn usage(subcommand: &str, problem: impl fmt::Display) -> clap::Error {
-    let mut command = Cli::command();
-    command.build();
-    command
-        .find_subcommand_mut(subcommand)
-        .expect("both subcommands are declared above")
-        .error(ErrorKind::ValueValidation, problem)
+    usage_of(&[subcommand], problem)
+}
+
+/// The same of a subcommand's subcommand.
+pub(crate) fn usage_of(path: &[&str], problem: impl fmt::Display) -> clap::Error {
+    let mut root = Cli::command();
+    root.build();
+    let command = path.iter().fold(&mut root, |command, name| {
+        command.find_subcommand_mut(name).expect("all subcommands are declared above")
+    });
+    command.error(ErrorKind::ValueValidation, problem)
 }
 
 fn group_role(
@@ -343,38 +420,29 @@ fn p2p_role(args: &P2pArgs) -> Result<Role, &'static str> {
     }
 }
 
-fn settings(subcommand: &str, role: Role, common: Common) -> Result<Settings, clap::Error> {
-    let secret = common.shared_secret.ok_or_else(|| {
+fn settings(subcommand: &str, role: Role, common: Common) -> Result<Asked, clap::Error> {
+    let secret = common.identity.secret().map_err(|problem| usage(subcommand, problem))?;
+    let secret = secret.ok_or_else(|| {
         usage(subcommand, "no identity: give --shared-secret or SLIM_SHARED_SECRET")
     })?;
-    if secret.0.len() < SharedSecret::MIN_SECRET_LENGTH {
-        return Err(usage(
-            subcommand,
-            format!(
-                "--shared-secret: {} bytes are too short, at least {} are needed",
-                secret.0.len(),
-                SharedSecret::MIN_SECRET_LENGTH
-            ),
-        ));
-    }
-    Ok(Settings {
+    Ok(Asked::Conversation(Box::new(Settings {
         role,
         local: common.local,
-        node: common.slim,
+        node: common.node.slim,
         secret,
-        mls: common.enable_mls,
-        timers: Timers { timeout: common.timeout, max_retries: common.max_retries },
-        connect_timeout: common.connect_timeout,
+        mls: common.session.enable_mls,
+        timers: common.session.timers(),
+        connect_timeout: common.node.connect_timeout,
         output: common.output,
-        log: common.log,
-    })
+        log: common.node.log,
+    })))
 }
 
-fn parse_name(text: &str) -> Result<Name, String> {
+pub(crate) fn parse_name(text: &str) -> Result<Name, String> {
     text.parse().map_err(|error| format!("{error}"))
 }
 
-fn parse_local(text: &str) -> Result<Name, String> {
+pub(crate) fn parse_local(text: &str) -> Result<Name, String> {
     match text.split('/').collect::<Vec<_>>()[..] {
         [org, namespace, app] => Name::new(org, namespace, app).ok(),
         _ => None,
@@ -390,7 +458,7 @@ fn parse_secret(text: &str) -> Result<Secret, std::convert::Infallible> {
 }
 
 /// Between a millisecond and what 32 bits of milliseconds hold, as the wire does.
-fn parse_timeout(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_timeout(text: &str) -> Result<Duration, String> {
     let range = Duration::from_millis(1)..=Duration::from_millis(u64::from(u32::MAX));
     text.parse()
         .ok()
@@ -407,7 +475,10 @@ mod tests {
 
     /// The settings that `slim LINE --shared-secret SECRET` asks for.
     fn check(line: &str) -> Settings {
-        parse(with_secret(line)).unwrap()
+        match parse(with_secret(line)).unwrap() {
+            Asked::Conversation(settings) => *settings,
+            Asked::Bench(settings) => panic!("{settings:?}"),
+        }
     }
 
     /// The usage error of the same; `expected` is part of it.

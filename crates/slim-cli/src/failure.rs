@@ -53,6 +53,25 @@ pub(crate) enum Failure {
         /// Who.
         peer: Name,
     },
+    /// Somebody did not join what is to be measured.
+    #[error("{name} did not join: {reason}")]
+    NotJoined {
+        /// Who.
+        name: Name,
+        /// Why.
+        reason: String,
+    },
+    /// A subscriber waited in vain.
+    #[error("nothing was received: does `slim bench pub` publish to this name?")]
+    NothingReceived,
+    /// A measurement did not get everything across.
+    #[error("{lost} of {of} deliveries were lost")]
+    Lost {
+        /// How many.
+        lost: u64,
+        /// How many there should have been.
+        of: u64,
+    },
     /// The session did not survive a lost link.
     #[error("the session did not survive the lost link to node {node}")]
     NodeLost {
@@ -98,13 +117,19 @@ impl Failure {
     /// The exit status of the process.
     pub(crate) fn status(&self) -> u8 {
         match self {
-            Self::NodeLost { .. } | Self::OutputClosed | Self::Interrupted | Self::Other { .. } => {
-                1
-            }
+            Self::NodeLost { .. }
+            | Self::Lost { .. }
+            | Self::OutputClosed
+            | Self::Interrupted
+            | Self::Other { .. } => 1,
             Self::Usage(error) => u8::try_from(error.exit_code()).unwrap_or(2),
             Self::NodeUnreachable { .. } => 3,
             Self::RefusedByNode { .. } | Self::RefusedByPeers(_) => 4,
-            Self::NobodyJoined(_) | Self::NoAnswer { .. } | Self::LeftWithoutAnswer { .. } => 5,
+            Self::NobodyJoined(_)
+            | Self::NoAnswer { .. }
+            | Self::LeftWithoutAnswer { .. }
+            | Self::NotJoined { .. }
+            | Self::NothingReceived => 5,
         }
     }
 
@@ -116,6 +141,9 @@ impl Failure {
             Self::RefusedByNode { .. } | Self::RefusedByPeers(_) => "identity_refused",
             Self::NobodyJoined(_) => "nobody_joined",
             Self::NoAnswer { .. } | Self::LeftWithoutAnswer { .. } => "no_answer",
+            Self::NotJoined { .. } => "not_joined",
+            Self::NothingReceived => "nothing_received",
+            Self::Lost { .. } => "lost",
             Self::NodeLost { .. } => "node_lost",
             Self::OutputClosed => "output_closed",
             Self::Interrupted => "interrupted",

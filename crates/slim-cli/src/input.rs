@@ -6,10 +6,12 @@ use bytes::Bytes;
 const FAREWELLS: [&str; 2] = ["exit", "quit"];
 
 /// What the commands do, for `/help`.
-pub(crate) const HELP: [(&str, &str); 5] = [
+pub(crate) const HELP: [(&str, &str); 7] = [
     ("/invite NAME", "invite org/ns/app into the group"),
     ("/remove NAME", "remove a member from the group"),
     ("/who", "list the members"),
+    ("/away", "stay in the group, but get no messages for a while"),
+    ("/back", "be there again, and get what was said meanwhile"),
     ("/leave", "leave; also exit, quit, ctrl-d"),
     ("//text", "send /text"),
 ];
@@ -27,6 +29,8 @@ pub(crate) enum Action {
     Remove(String),
     /// List the members.
     Who,
+    /// Be back in the group (true), or away from it.
+    SetPresence(bool),
     /// Leave once what was published has its outcome.
     Leave,
     /// List the commands.
@@ -59,6 +63,8 @@ fn command(line: &str) -> Action {
         ("/invite", name) => Action::Invite(name.to_owned()),
         ("/remove", name) => Action::Remove(name.to_owned()),
         ("/who", "") => Action::Who,
+        ("/away", "") => Action::SetPresence(false),
+        ("/back", "") => Action::SetPresence(true),
         ("/leave", "") => Action::Leave,
         ("/help", "") => Action::Help,
         _ => Action::Unknown(line.to_owned()),
@@ -111,6 +117,8 @@ mod tests {
         check(b"/remove a/b/c", &Action::Remove("a/b/c".to_owned()));
         check(b"/who\n", &Action::Who);
         check(b"/who  \n", &Action::Who);
+        check(b"/away\n", &Action::SetPresence(false));
+        check(b"/back\n", &Action::SetPresence(true));
         check(b"/leave\n", &Action::Leave);
         check(b"/help\n", &Action::Help);
     }

@@ -1,10 +1,11 @@
 //! The `slim` command: group and point-to-point conversations in a terminal or a
-//! script.
+//! script, and measurements.
 //!
-//! [`args`] says what can be asked for, [`conversation`] does it, [`output`] tells
-//! what happens and [`failure`] how it ends.
+//! [`args`] says what can be asked for, [`conversation`] and [`mod@bench`] do it,
+//! [`output`] tells what happens and [`failure`] how it ends.
 
 mod args;
+mod bench;
 mod conversation;
 mod failure;
 mod group;
@@ -24,13 +25,15 @@ use std::time::{Duration, Instant};
 
 use slim_client::{Client, ConnectError};
 use tokio::runtime::Builder;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::prelude::*;
 
-use crate::args::{Format, Role, Settings};
+use crate::args::{Asked, Format, Role, Settings};
 use crate::conversation::Conversation;
 use crate::failure::Failure;
+use crate::node_option::NodeOption;
 use crate::output::text::{Kind, Text};
 use crate::output::{Event, Output};
 use crate::signals::Stop;
@@ -41,28 +44,57 @@ use crate::terminal::Terminal;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let settings = match args::parse(std::env::args_os()) {
-        Ok(settings) => settings,
-        Err(error) => return end(Err(Failure::Usage(Box::new(error)))),
-    };
+    match args::parse(std::env::args_os()) {
+        Ok(Asked::Conversation(settings)) => end(talk(&settings)),
+        Ok(Asked::Bench(settings)) => end(measure(&settings)),
+        Err(error) => end(Err(Failure::Usage(Box::new(error)))),
+    }
+}
+
+/// A conversation, from the terminal or a script.
+fn talk(settings: &Settings) -> Result<(), Failure> {
     let terminal = Terminal::detect();
     let is_text = settings.output == Format::Text;
     let text = is_text.then(|| Text::new(kind(&settings.role), terminal.colours));
     let mut output = Output::new(text, terminal.capable);
     let interactive = is_text && terminal.input && terminal.capable && !is_script(&settings.role);
-    start_logs(&settings, &output, interactive && terminal.logs);
-    let runtime = match Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return end(Err(other("runtime", &error))),
-    };
-    let result = runtime.block_on(converse(&settings, terminal, interactive, &mut output));
-    if let (false, Some(event)) = (is_text, result.as_ref().err().and_then(Failure::event)) {
+    start_logs(settings.log, &output, interactive && terminal.logs);
+    warn_of_ignored(&settings.node);
+    work(&mut output, !is_text, async |output| {
+        converse(settings, terminal, interactive, output).await
+    })
+}
+
+/// A measurement.
+fn measure(settings: &bench::args::Settings) -> Result<(), Failure> {
+    let terminal = Terminal::detect();
+    let is_json = settings.output == bench::args::Format::Json;
+    let text = (!is_json).then(|| Text::new(Kind::Group, terminal.colours));
+    let mut output = Output::new(text, terminal.capable);
+    start_logs(settings.log, &output, false);
+    warn_of_ignored(&settings.node);
+    work(&mut output, is_json, async |output| {
+        let stop = listen_to_signals(output)?;
+        bench::run(settings, output, &stop).await
+    })
+}
+
+/// Runs to the end, and tells programs why it failed.
+fn work(
+    output: &mut Output,
+    is_json: bool,
+    work: impl AsyncFnOnce(&mut Output) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|error| other("runtime", &error))?;
+    let result = runtime.block_on(work(output));
+    if let (true, Some(event)) = (is_json, result.as_ref().err().and_then(Failure::event)) {
         output.emit(&event);
     }
     // Signals still end this, should nobody read what is written.
     output.settle();
     runtime.shutdown_background();
-    end(result)
+    result
 }
 
 /// The one place where a failure becomes a line on standard error and a status.
@@ -79,10 +111,7 @@ async fn converse(
     interactive: bool,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    if !settings.node.ignored.is_empty() {
-        tracing::warn!(keys = settings.node.ignored.join(", "), "keys of --slim without effect");
-    }
-    let stop = Stop::listen(output.last_words()).map_err(|error| other("signals", &error))?;
+    let stop = listen_to_signals(output)?;
     let Some(client) = connect(settings, output, &stop).await? else { return Ok(()) };
     let source = if is_script(&settings.role) {
         Source::none()
@@ -95,15 +124,26 @@ async fn converse(
     result
 }
 
+fn warn_of_ignored(node: &NodeOption) {
+    if !node.ignored.is_empty() {
+        tracing::warn!(keys = node.ignored.join(", "), "keys of --slim without effect");
+    }
+}
+
+fn listen_to_signals(output: &Output) -> Result<Stop, Failure> {
+    Stop::listen(output.last_words()).map_err(|error| other("signals", &error))
+}
+
 /// Connects, and tells that it did. `None` if somebody wanted to stop before that.
 async fn connect(
     settings: &Settings,
     output: &mut Output,
     stop: &Stop,
 ) -> Result<Option<Client>, Failure> {
+    let path = &[subcommand(&settings.role)];
     let builder = Client::builder(settings.local.clone())
         .shared_secret(settings.secret.expose())
-        .map_err(|error| usage(settings, &error))?
+        .map_err(|error| usage(path, &error))?
         .connect_timeout(settings.connect_timeout);
     let endpoint = &settings.node.endpoint;
     let since = Instant::now();
@@ -125,17 +165,18 @@ async fn connect(
             )),
         }
     };
-    let client = connected.map_err(|error| connect_failure(settings, error))?;
+    let client = connected.map_err(|error| connect_failure(path, error))?;
     output.emit(&Event::Connected { node: client.node().to_owned(), name: client.name().clone() });
     Ok(Some(client))
 }
 
-fn connect_failure(settings: &Settings, error: ConnectError) -> Failure {
+/// Why there is no link. `path` is the subcommand.
+fn connect_failure(path: &[&str], error: ConnectError) -> Failure {
     match error {
         ConnectError::Target(error) => {
-            usage(settings, &format!("--slim: {error}, as in http://127.0.0.1:46357"))
+            usage(path, &format!("--slim: {error}, as in http://127.0.0.1:46357"))
         }
-        ConnectError::NoIdentity => usage(settings, &error),
+        ConnectError::NoIdentity => usage(path, &error),
         ConnectError::Unreachable { target, tried_for, reason } => {
             Failure::NodeUnreachable { node: target.to_string(), tried_for, cause: reason }
         }
@@ -146,7 +187,7 @@ fn connect_failure(settings: &Settings, error: ConnectError) -> Failure {
 }
 
 /// Only our own logs: those of libraries could hold what is sent.
-fn start_logs(settings: &Settings, output: &Output, above_prompt: bool) {
+fn start_logs(level: LevelFilter, output: &Output, above_prompt: bool) {
     let writer = if above_prompt {
         BoxMakeWriter::new(Mutex::new(output.log_writer()))
     } else {
@@ -155,7 +196,7 @@ fn start_logs(settings: &Settings, output: &Output, above_prompt: bool) {
     let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(writer);
     tracing_subscriber::registry()
         .with(lines)
-        .with(Targets::new().with_target("slim", settings.log))
+        .with(Targets::new().with_target("slim", level))
         .init();
 }
 
@@ -171,12 +212,15 @@ fn kind(role: &Role) -> Kind {
     }
 }
 
-fn usage(settings: &Settings, problem: &impl std::fmt::Display) -> Failure {
-    let subcommand = match kind(&settings.role) {
+fn subcommand(role: &Role) -> &'static str {
+    match kind(role) {
         Kind::Group => "group",
         Kind::P2p => "p2p",
-    };
-    Failure::Usage(Box::new(args::usage(subcommand, problem)))
+    }
+}
+
+fn usage(path: &[&str], problem: &impl std::fmt::Display) -> Failure {
+    Failure::Usage(Box::new(args::usage_of(path, problem)))
 }
 
 fn other(code: &'static str, error: &io::Error) -> Failure {

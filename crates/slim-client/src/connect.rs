@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slim_auth::{Identity, SharedSecret, SharedSecretError, Verifier};
-use slim_link::{DialConfig, DialError, Link, Target, TargetError, dial};
+use slim_link::{DialConfig, DialError, Link, Target, TargetError};
 use slim_proto::Name;
 use slim_session::{Endpoint, EndpointConfig};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -107,6 +107,16 @@ impl ClientBuilder {
     }
 }
 
+/// A bare link to a node, without a name or sessions: what measures the node itself
+/// needs no more. Tried for as long as a client would be.
+///
+/// # Errors
+/// See [`ConnectError`].
+pub async fn dial(target: &str, connect_timeout: Duration) -> Result<Link, ConnectError> {
+    let deadline = Instant::now() + connect_timeout;
+    first_link(&target.parse()?, &DialConfig::default(), deadline, connect_timeout).await
+}
+
 /// Tries until the node is there or time is up.
 async fn first_link(
     target: &Target,
@@ -116,7 +126,7 @@ async fn first_link(
 ) -> Result<Link, ConnectError> {
     let mut reason = "no answer".to_owned();
     for attempt in 1.. {
-        match timeout_at(deadline, dial(target, config)).await {
+        match timeout_at(deadline, slim_link::dial(target, config)).await {
             Ok(Ok(link)) => return Ok(link),
             Ok(Err(error @ DialError::Refused { .. })) => {
                 return Err(ConnectError::Refused {

@@ -33,13 +33,14 @@ mod driver;
 mod session;
 
 pub use client::{Client, ClientEvent, ClientEvents};
-pub use connect::{ClientBuilder, ConnectError};
+pub use connect::{ClientBuilder, ConnectError, dial};
 pub use session::{Delivery, Session};
 
 pub use slim_auth::{Identity, SharedSecret, SharedSecretError, Verifier};
+pub use slim_link::{Link, LinkEnd, LinkReceiver, LinkSender, SendError};
 pub use slim_proto::{Name, NameError, NameId, SessionId, SessionType};
 pub use slim_session::{
     CloseReason, CreateError, DeliveryReport, InviteError, Member, MlsState, Outgoing,
-    ParticipantChange, PublishError, ReceivedMessage, RemoveError, Role, SessionConfig,
-    SessionEvent, SessionInfo, SessionState, Timers,
+    ParticipantChange, PresenceError, PublishError, ReceivedMessage, RemoveError, Role,
+    SessionConfig, SessionEvent, SessionInfo, SessionState, Timers,
 };

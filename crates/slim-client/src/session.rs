@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures_core::Stream;
 use slim_proto::{Name, SessionId};
 use slim_session::{
-    Command, DeliveryReport, Done, InviteError, Member, Outgoing, PublishError, RemoveError,
-    SessionEvent, SessionInfo, SessionState,
+    Command, DeliveryReport, Done, InviteError, Member, Outgoing, PresenceError, PublishError,
+    RemoveError, SessionEvent, SessionInfo, SessionState,
 };
 use tokio::sync::{Mutex, mpsc, oneshot};
 
@@ -200,6 +200,21 @@ impl Session {
     /// Resolves when every message published so far has its outcome.
     pub async fn flush(&self) {
         self.ask(Command::Flush { session: self.id() }).await;
+    }
+
+    /// Goes away from a group for a while (`false`), or comes back (`true`). Who is
+    /// away counts as offline and gets no data, but still follows the group; when it
+    /// is back, others send what they still have for it. Resolves when the others
+    /// know.
+    ///
+    /// # Errors
+    /// In a point-to-point session, or if it is over. [`PresenceError::Unconfirmed`] if
+    /// some did not answer; it counts nevertheless.
+    pub async fn set_presence(&self, online: bool) -> Result<(), PresenceError> {
+        match self.ask(Command::SetPresence { session: self.id(), online }).await {
+            Some(Done::Presence(result)) => result,
+            _ => Err(PresenceError::Closed),
+        }
     }
 
     /// Leaves the session; if we moderate it, closes it for all. Resolves when the

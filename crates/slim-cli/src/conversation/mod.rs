@@ -14,8 +14,8 @@ use futures_util::future::{BoxFuture, OptionFuture};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use slim_client::{
     Client, ClientEvent, ClientEvents, CloseReason, CreateError, Delivery, DeliveryReport,
-    InviteError, Name, Outgoing, ParticipantChange, PublishError, ReceivedMessage, RemoveError,
-    Session, SessionConfig, SessionEvent, SessionId, SessionState, SessionType,
+    InviteError, Name, Outgoing, ParticipantChange, PresenceError, PublishError, ReceivedMessage,
+    RemoveError, Session, SessionConfig, SessionEvent, SessionId, SessionState, SessionType,
 };
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
@@ -55,6 +55,7 @@ enum Leaving {
 enum Done {
     Published { session: SessionId, payload: Bytes, result: Result<Delivery, PublishError> },
     Removed { session: SessionId, result: Result<(), RemoveError> },
+    Presence { session: SessionId, online: bool, result: Result<(), PresenceError> },
     Who { session: SessionId, state: Option<SessionState> },
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use slim_client::{Name, PublishError, RemoveError, Session, SessionId};
+use slim_client::{Name, PresenceError, PublishError, RemoveError, Session, SessionId};
 
 use super::{Conversation, Done, Invited, Leaving, Outcome, encryption, members};
 use crate::args::{Invitee, Role};
@@ -46,7 +46,11 @@ impl Conversation<'_> {
                 let message = format!("{command}: no such command, /help lists them");
                 return self.error(None, "unknown_command", message);
             }
-            Action::Publish(_) | Action::Invite(_) | Action::Remove(_) | Action::Who => {
+            Action::Publish(_)
+            | Action::Invite(_)
+            | Action::Remove(_)
+            | Action::Who
+            | Action::SetPresence(_) => {
                 match self.live.iter().rev().find(|live| live.closed.is_none()) {
                     Some(live) => live.session.clone(),
                     None => {
@@ -67,6 +71,7 @@ impl Conversation<'_> {
                 Err(error) => self.error(Some(session.id()), "bad_name", error.to_string()),
             },
             Action::Who => self.who(&session),
+            Action::SetPresence(online) => self.set_presence(&session, online),
             Action::Nothing | Action::Help | Action::Leave | Action::Unknown(_) => {}
         }
     }
@@ -124,6 +129,14 @@ impl Conversation<'_> {
         });
     }
 
+    fn set_presence(&mut self, session: &Session, online: bool) {
+        let session = session.clone();
+        self.run_in_turn(async move {
+            let result = session.set_presence(online).await;
+            Done::Presence { session: session.id(), online, result }
+        });
+    }
+
     /// The next line waits for this.
     fn run_in_turn(&mut self, done: impl Future<Output = Done> + Send + 'static) {
         self.is_doing = true;
@@ -147,6 +160,19 @@ impl Conversation<'_> {
                     RemoveError::Closed => "session_closed",
                 };
                 self.error(Some(session), code, error.to_string());
+            }
+            Done::Presence { session, online, result } => {
+                if matches!(result, Ok(()) | Err(PresenceError::Unconfirmed)) {
+                    self.output.emit(&Event::Presence { session_id: session.0, online });
+                }
+                if let Err(error) = result {
+                    let code = match error {
+                        PresenceError::NotGroup => "not_a_group",
+                        PresenceError::Unconfirmed => "unconfirmed",
+                        PresenceError::Closed => "session_closed",
+                    };
+                    self.error(Some(session), code, error.to_string());
+                }
             }
             Done::Who { session, state } => {
                 let encryption = encryption(state.as_ref());
@@ -220,6 +246,7 @@ fn publish_error(error: &PublishError, role: &Role) -> (&'static str, String) {
         PublishError::TooLarge { .. } => ("too_large", error.to_string()),
         PublishError::NotMember { .. } => ("not_a_member", error.to_string()),
         PublishError::Busy { .. } => ("busy", error.to_string()),
+        PublishError::Away => ("away", "you are away: /back first".to_owned()),
         PublishError::Closed => ("session_closed", error.to_string()),
         PublishError::Internal(_) => ("internal", error.to_string()),
     }

@@ -132,6 +132,10 @@ mod tests {
             );
         }
         check(
+            &Event::Presence { session_id: 7, online: false },
+            json!({"event": "presence", "session_id": 7, "online": false}),
+        );
+        check(
             &Event::Who {
                 session_id: 7,
                 members: vec![Member { name: client(), online: false, is_self: true }],

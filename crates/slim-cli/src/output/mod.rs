@@ -17,6 +17,8 @@ use bytes::Bytes;
 use serde::{Serialize, Serializer};
 use slim_client::Name;
 
+use crate::bench::Report;
+
 pub(crate) use writer::{LastWords, Output};
 
 /// Something to tell. Serializes as the JSON event without its time.
@@ -131,6 +133,13 @@ pub(crate) enum Event {
         #[serde(flatten)]
         encryption: Encryption,
     },
+    /// We are away from the session, or back.
+    Presence {
+        /// Of the session.
+        session_id: u32,
+        /// Whether we are back.
+        online: bool,
+    },
     /// The session is over.
     Closed {
         /// Of the session.
@@ -148,6 +157,15 @@ pub(crate) enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         session_id: Option<u32>,
     },
+    /// Everybody whose messages are to be measured is in.
+    Joined {
+        /// The moderator included.
+        clients: usize,
+        /// From the first invitation on.
+        join_seconds: f64,
+    },
+    /// Something was measured.
+    Bench(Box<Report>),
     /// The commands.
     Help {
         /// What can be typed, and what it does.

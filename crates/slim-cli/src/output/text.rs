@@ -69,6 +69,7 @@ impl Text {
     pub(crate) fn line(&mut self, event: &Event) -> Option<String> {
         match event {
             Event::Message { source, payload, .. } => Some(self.message(source, payload)),
+            Event::Bench(report) => Some(report.text()),
             Event::Error { code, message, .. } => {
                 let text = self.error(code, message);
                 Some(self.paint(&text, Style::new().red()))
@@ -164,6 +165,8 @@ impl Text {
                 }
                 text
             }
+            Event::Presence { online: true, .. } => "you are back".to_owned(),
+            Event::Presence { online: false, .. } => "you are away, until /back".to_owned(),
             Event::Closed { session_id, reason } => self.closed(*session_id, *reason),
             Event::Help { commands } => {
                 let width = commands.iter().map(|(command, _)| command.len()).max().unwrap_or(0);
@@ -176,6 +179,8 @@ impl Text {
             Event::Delivered { .. }
             | Event::Message { .. }
             | Event::Lost { .. }
+            | Event::Joined { .. }
+            | Event::Bench(_)
             | Event::Error { .. } => return None,
         };
         Some(text)

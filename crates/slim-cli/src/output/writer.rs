@@ -88,6 +88,11 @@ impl Output {
         }
     }
 
+    /// Writes a line as it is.
+    pub(crate) fn print(&self, line: String) {
+        self.order(Order::Line(line));
+    }
+
     /// Writes a line that only people need.
     pub(crate) fn note(&self, note: &str) {
         if let Some(text) = &self.text {

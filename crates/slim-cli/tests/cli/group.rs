@@ -247,6 +247,29 @@ fn a_participant_that_is_killed_is_told_and_what_it_misses_is_lost() {
 }
 
 #[test]
+fn a_participant_goes_away_and_comes_back() {
+    let node = TestNode::start();
+    let (mut moderator, mut clients) = group(&node, 2, "--enable-mls");
+    clients[1].type_line("/away");
+    assert_eq!(clients[1].expect("presence")["online"], false);
+    moderator.told("offline", |event| is_change(event, "a/b/client-2", "offline"));
+    moderator.type_line("for later");
+    let lost = moderator.outcome(0);
+    assert_eq!(lost["event"], "lost");
+    assert_eq!(apps(&lost["members"]), ["a/b/client-2"]);
+    clients[0].expect_message("for later");
+    clients[1].type_line("too early");
+    assert_eq!(clients[1].expect("error")["code"], "away");
+
+    clients[1].type_line("/back");
+    assert_eq!(clients[1].expect("presence")["online"], true);
+    clients[1].told("message", |event| event["payload"] == "for later");
+    moderator.told("online", |event| is_change(event, "a/b/client-2", "online"));
+    clients[1].type_line("here");
+    assert_eq!(apps(&clients[1].expect("delivered")["members"]).len(), 2);
+}
+
+#[test]
 fn participants_leave_in_every_way() {
     let node = TestNode::start();
     let (mut moderator, mut clients) = group(&node, 6, "");
