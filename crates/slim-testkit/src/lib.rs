@@ -1,22 +1,33 @@
-//! For tests only: a node and its clients in one process, and in [`sim`] their
-//! engines alone, under a clock that only moves when told.
+//! For tests only: a node and its clients in one process, between them a network
+//! that is [`lossy`], and in [`sim`] their engines alone, under a clock that only
+//! moves when told.
 //!
 //! Nothing here waits without a deadline: what does not happen within
 //! [`DEADLINE`] fails the test, and says what it was.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use slim_client::{Client, ReceivedMessage, Session, SessionEvent};
-use slim_node::{Node, NodeConfig};
+use slim_node::{Metrics, MetricsSnapshot, Node, NodeConfig};
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
+use crate::lossy::Loss;
+
+pub mod holding;
+pub mod lossy;
+pub mod relay;
 pub mod sim;
 
 /// Everything that a test waits for has to happen within this time.
 pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// How often counters are looked at.
+const METRICS_POLL: Duration = Duration::from_millis(5);
 
 /// The secret that all clients share unless a test says otherwise.
 pub const SECRET: &str = "a secret of at least thirty-two bytes";
@@ -35,12 +46,15 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 /// A node in this process.
 #[derive(Debug)]
 pub struct Cluster {
-    addr: SocketAddr,
+    config: NodeConfig,
     running: Option<Running>,
+    /// Where clients connect, if not directly.
+    proxy: Option<SocketAddr>,
 }
 
 #[derive(Debug)]
 struct Running {
+    metrics: Arc<Metrics>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -51,8 +65,17 @@ impl Cluster {
     /// # Panics
     /// If it cannot listen.
     pub async fn start() -> Self {
-        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut cluster = Self { addr: any_port, running: None };
+        Self::start_with(NodeConfig::default()).await
+    }
+
+    /// Starts such a node, but on a free port.
+    ///
+    /// # Panics
+    /// If it cannot listen.
+    pub async fn start_with(config: NodeConfig) -> Self {
+        let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+        let config = NodeConfig { listen, ..config };
+        let mut cluster = Self { config, running: None, proxy: None };
         cluster.start_node().await;
         cluster
     }
@@ -62,16 +85,16 @@ impl Cluster {
     /// # Panics
     /// If it cannot listen.
     pub async fn start_node(&mut self) {
-        let config = NodeConfig { listen: vec![self.addr], ..NodeConfig::default() };
-        let node = Node::bind(config).await.expect("the node listens");
-        self.addr = node.local_addrs()[0];
+        let node = Node::bind(self.config.clone()).await.expect("the node listens");
+        self.config.listen = node.local_addrs().to_vec();
+        let metrics = node.metrics();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
             // A dropped sender stops it, too.
             let shutdown = async { drop(stopped.await) };
             node.run(shutdown).await.expect("the node runs");
         });
-        self.running = Some(Running { stop, task });
+        self.running = Some(Running { metrics, stop, task });
     }
 
     /// Stops the node and waits until it is gone.
@@ -79,15 +102,56 @@ impl Cluster {
     /// # Panics
     /// If it does not stop.
     pub async fn stop_node(&mut self) {
-        let Some(Running { stop, task }) = self.running.take() else { return };
+        let Some(Running { stop, task, .. }) = self.running.take() else { return };
         // It may have stopped by itself.
         stop.send(()).ok();
         within("the end of the node", task).await.expect("the node does not panic");
     }
 
+    /// Puts a network that loses messages between the node and the clients that come
+    /// from now on.
+    ///
+    /// # Panics
+    /// If it cannot listen.
+    pub async fn lossy(&mut self) -> Arc<Loss> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        self.proxy = Some(listener.local_addr().expect("it listens"));
+        let loss = Arc::new(Loss::default());
+        tokio::spawn(lossy::serve(listener, self.addr(), Arc::clone(&loss)));
+        loss
+    }
+
     /// Where the node listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.config.listen[0]
+    }
+
+    /// What the running node has counted.
+    ///
+    /// # Panics
+    /// If it is stopped.
+    pub fn metrics(&self) -> MetricsSnapshot {
+        self.running.as_ref().expect("a running node").metrics.snapshot()
+    }
+
+    /// Waits until the node's counters are as wanted.
+    ///
+    /// # Panics
+    /// If they never are; says what they are.
+    pub async fn until(&self, what: &str, wanted: impl Fn(&MetricsSnapshot) -> bool) {
+        let reached = async {
+            while !wanted(&self.metrics()) {
+                sleep(METRICS_POLL).await;
+            }
+        };
+        if timeout(DEADLINE, reached).await.is_err() {
+            panic!("{what} never came true: {:?}", self.metrics());
+        }
+    }
+
+    /// Where clients connect.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.addr)
+        format!("http://{}", self.proxy.unwrap_or_else(|| self.addr()))
     }
 
     /// A client `org/test/<app>` with [`SECRET`].

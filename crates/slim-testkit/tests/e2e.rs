@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use slim_client::{
     Client, ClientEvent, CloseReason, InviteError, Outgoing, ParticipantChange, PublishError,
-    Session, SessionConfig, SessionEvent, SessionType,
+    Session, SessionConfig, SessionEvent, SessionType, Timers,
 };
 use slim_testkit::{Cluster, messages, next_session, wait_for, within};
 
@@ -66,6 +66,25 @@ async fn everybody_speaks(sessions: &[Session], count: usize) {
     while let Some(speaker) = speakers.join_next().await {
         speaker.unwrap();
     }
+}
+
+/// Also of subscriptions, invitations, commits, and the answers to them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fiftieth_of_all_messages_may_be_lost() {
+    let mut cluster = Cluster::start().await;
+    let loss = cluster.lossy().await;
+    loss.set_per_mille(20);
+    let clients = clients(&cluster, &["mod", "alice", "bob", "carol"]).await;
+    let timers = Timers { max_retries: 40, ..Timers::default() };
+    let sessions = group(&clients, SessionConfig { timers: Some(timers), ..config(true) }).await;
+    // A stream begins with what arrives first: of what is said before, nobody knows.
+    loss.set_per_mille(0);
+    everybody_speaks(&sessions, 1).await;
+    loss.set_per_mille(20);
+    everybody_speaks(&sessions, 100).await;
+    within("the close", sessions[0].close()).await;
+    let (passed, lost) = loss.counts();
+    assert!(lost > 20, "{lost} lost, {passed} not");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -33,6 +33,9 @@ impl World {
     }
 
     pub(super) fn act(&mut self) -> Result<(), Broken> {
+        if self.away_rng.random_bool(self.plan.away) {
+            self.some_presence()?;
+        }
         let sum: u32 = self.plan.weights.iter().sum();
         let mut number = self.rng.random_range(0..sum);
         for (weight, (action, ..)) in self.plan.weights.into_iter().zip(Action::ALL) {
@@ -164,8 +167,13 @@ impl World {
             Action::Slow => {
                 if let Some(app) = self.some_app(|_, _| true) {
                     let time = self.within(second / 2, second * 15);
-                    self.note(format!("{}  is not reached for {time:?}", self.apps[app].label));
-                    self.stalls.insert(app, self.at + time);
+                    // Twice in a row, and the node would seem to be dead.
+                    let before = self.stalls.get(&app).copied();
+                    if before.is_none_or(|until| until + second * 10 < self.at) {
+                        let label = &self.apps[app].label;
+                        self.note(format!("{label}  is not reached for {time:?}"));
+                        self.stalls.insert(app, self.at + time);
+                    }
                 }
             }
         }
@@ -188,6 +196,27 @@ impl World {
             sessions.extend(open.map(|view| (id, view.info.id)));
         }
         (!sessions.is_empty()).then(|| pick(&mut self.rng, &sessions))
+    }
+
+    /// Somebody goes away, or comes back.
+    fn some_presence(&mut self) -> Result<(), Broken> {
+        match self.some_session(|_| true) {
+            Some((id, session)) => self.set_presence(id, session, None),
+            None => Ok(()),
+        }
+    }
+
+    /// `None`: the other way round than now.
+    pub(super) fn set_presence(
+        &mut self,
+        id: AppId,
+        session: SessionId,
+        online: Option<bool>,
+    ) -> Result<(), Broken> {
+        let Some(view) = self.apps[id].sessions.get_mut(&session) else { return Ok(()) };
+        let online = online.unwrap_or(view.is_away);
+        view.is_away = !online;
+        self.command(id, Command::SetPresence { session, online }, Asked::Presence)
     }
 
     /// The latest process of some readable name.
@@ -255,7 +284,8 @@ impl World {
         // Of two with one readable name it may be either.
         let alone = others.iter().filter(|other| other.same_app(&name)).count() == 1;
         let member = member.filter(|_| alone);
-        self.command(id, Command::Remove { session, name }, Asked::Remove { session, member })
+        let asked = Asked::Remove { session, member, at: self.at };
+        self.command(id, Command::Remove { session, name }, asked)
     }
 
     pub(super) fn close(&mut self, id: AppId, session: SessionId) -> Result<(), Broken> {

@@ -53,7 +53,12 @@ pub(super) enum Held {
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) info: SessionInfo,
+    pub(super) since: Duration,
+    /// How often it joined, this time included.
+    pub(super) times: u32,
     pub(super) is_open: bool,
+    /// It asked to be away from it.
+    pub(super) is_away: bool,
     /// It asked to close it.
     pub(super) is_closing: bool,
 }
@@ -69,12 +74,14 @@ pub(super) enum Asked {
     Remove {
         session: SessionId,
         member: Option<AppId>,
+        at: Duration,
     },
     Publish(PublicationId),
     State,
     /// A state that the world itself wants to see.
     Look,
     Flush,
+    Presence,
     Close,
 }
 

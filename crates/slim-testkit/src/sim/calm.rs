@@ -49,6 +49,9 @@ impl World {
                 self.apps[id].open_sessions().map(|view| view.info.id).collect();
             for session in sessions {
                 self.set_busy(id, session, false)?;
+                if self.apps[id].sessions[&session].is_away {
+                    self.set_presence(id, session, Some(true))?;
+                }
             }
         }
         Ok(())
@@ -153,6 +156,8 @@ impl World {
                 let others: Vec<AppId> =
                     members.iter().copied().filter(|other| *other != id).collect();
                 if !others.is_empty() {
+                    let told = |other| (other, self.ledger.told_lost(other, session, id));
+                    let others: Vec<(AppId, u64)> = others.into_iter().map(told).collect();
                     probes.push((self.publish(id, session, None)?, others));
                 }
             }
@@ -166,7 +171,11 @@ impl World {
             };
             let delivered: BTreeSet<RouteName> =
                 report.delivered.iter().map(|name| name.route()).collect();
-            for other in others {
+            let (session, from) = {
+                let publication = &self.ledger.publications[number];
+                (publication.session, publication.from)
+            };
+            for (other, told) in others {
                 let App { name, label, .. } = &self.apps[other];
                 if !self.plan.is_ordered() {
                     continue;
@@ -174,7 +183,10 @@ impl World {
                 if self.plan.config.timers.is_some() && !delivered.contains(&name.route()) {
                     return Err(format!("{label} does not confirm message {number}"));
                 }
-                if !self.ledger.has(other, number) {
+                // Who counts anew may do so before the start of another's stream.
+                let is_told = self.ledger.told_lost(other, session, from) > told
+                    && self.apps[from].sessions[&session].times > 1;
+                if !self.ledger.has(other, number) && !is_told {
                     return Err(format!("{label} does not hear message {number}"));
                 }
             }

@@ -43,12 +43,18 @@ pub(super) struct Received {
     /// joined (again).
     streams: Vec<Vec<PublicationId>>,
     direct: BTreeSet<PublicationId>,
+    /// Those of before the receiver joined again.
+    old_direct: BTreeSet<PublicationId>,
+    /// When the receiver last saw the sender join.
+    seen_at: Duration,
     lost: u64,
 }
 
 impl Received {
     fn has(&self, id: PublicationId) -> bool {
-        self.direct.contains(&id) || self.streams.iter().any(|stream| stream.contains(&id))
+        self.direct.contains(&id)
+            || self.old_direct.contains(&id)
+            || self.streams.iter().any(|stream| stream.contains(&id))
     }
 
     /// Whether a message lies between the end of a stream and the first arrival
@@ -80,13 +86,21 @@ impl Ledger {
         for ((app, id, _), received) in &mut self.received {
             if (*app, *id) == (to, session) {
                 received.streams.push(Vec::new());
+                received.old_direct.append(&mut received.direct);
             }
         }
     }
 
     /// The receiver saw the sender come.
-    pub(super) fn saw_join(&mut self, to: AppId, session: SessionId, from: AppId) {
-        self.received.entry((to, session, from)).or_default().streams.push(Vec::new());
+    pub(super) fn saw_join(&mut self, to: AppId, session: SessionId, from: AppId, at: Duration) {
+        let received = self.received.entry((to, session, from)).or_default();
+        received.seen_at = at;
+        received.streams.push(Vec::new());
+    }
+
+    /// When the receiver last saw the sender join.
+    pub(super) fn seen_at(&self, to: AppId, session: SessionId, from: AppId) -> Duration {
+        self.received.get(&(to, session, from)).map_or(Duration::ZERO, |it| it.seen_at)
     }
 
     pub(super) fn removed(&mut self, member: AppId, session: SessionId, by: AppId) {
@@ -126,9 +140,12 @@ impl Ledger {
             Promised::SinceJoined => &received.streams[received.streams.len() - 1..],
             Promised::Nothing => &[],
         };
-        if known.iter().any(|stream| stream.contains(&id))
-            || (promised != Promised::Nothing && received.direct.contains(&id))
-        {
+        let is_known_direct = match promised {
+            Promised::Always => received.direct.contains(&id) || received.old_direct.contains(&id),
+            Promised::SinceJoined => received.direct.contains(&id),
+            Promised::Nothing => false,
+        };
+        if is_known_direct || known.iter().any(|stream| stream.contains(&id)) {
             return Err(format!("message {id} was delivered twice"));
         }
         if publication.to.is_some() {
@@ -154,6 +171,11 @@ impl Ledger {
             .filter(|publication| publication.from == from && publication.session == session)
             .filter(|publication| publication.is_accepted && publication.outcome.is_none())
             .count()
+    }
+
+    /// How many of a sender's messages an application was told to be lost.
+    pub(super) fn told_lost(&self, to: AppId, session: SessionId, from: AppId) -> u64 {
+        self.received.get(&(to, session, from)).map_or(0, |received| received.lost)
     }
 
     pub(super) fn has(&self, to: AppId, id: PublicationId) -> bool {
@@ -192,7 +214,7 @@ impl Ledger {
             }
         }
         for (key, ids) in missing {
-            let told = self.received.get(&key).map_or(0, |received| received.lost);
+            let told = self.told_lost(key.0, key.1, key.2);
             if (ids.len() as u64) > told {
                 return Err(format!(
                     "messages {ids:?} are reported as delivered to application {}, which was told of {told} losses",

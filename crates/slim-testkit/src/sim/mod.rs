@@ -2,9 +2,10 @@
 //!
 //! [`run`] draws a world from a seed: applications, their clocks, a session's
 //! settings, how bad the network is. Then the applications do what applications
-//! do, at random, while messages are lost, copied, delayed and reordered, links
-//! break, the node restarts, members are killed, started again or paused. After
-//! each such round the faults end, and what was promised has to hold.
+//! do, at random, while messages are lost, copied, delayed, held up and reordered, links
+//! break, the node restarts, members go away and come back, are killed, started
+//! again or paused. After each such round the faults end, and what was promised has
+//! to hold.
 //!
 //! | checked | when |
 //! |---|---|
@@ -23,7 +24,11 @@
 //!
 //! What is not demanded: a group's stream starts at its first arrival, so the
 //! first messages to a new member may be reported as delivered without having
-//! been, if they are lost once and come again after a later one. Nobody has to
+//! been, if they are lost once and come again after a later one. If such a new
+//! member leaves and comes back while another is away, the other may be told that
+//! its messages are lost until it has counted up to that start; and if it has counted
+//! as far as before, its first messages may be delivered after others. Who leaves and comes
+//! back while a sender is away may get once more what it had before. Nobody has to
 //! agree with a moderator that is gone. An unreliable session promises neither
 //! order nor, without MLS, that a copy is noticed. If messages overtake each other on
 //! one link, which no real link does, rosters may differ without MLS.
@@ -66,6 +71,9 @@ pub struct Totals {
     /// Messages that count as delivered because a stream starts at its first
     /// arrival.
     pub before_first: u64,
+    /// Messages that were delivered twice or out of order because nothing told a
+    /// receiver that their sender had left and come back.
+    pub mistaken: u64,
     /// Virtual time in seconds.
     pub seconds: u64,
 }
@@ -130,6 +138,7 @@ impl std::ops::AddAssign for Totals {
         self.delivered += other.delivered;
         self.dropped += other.dropped;
         self.before_first += other.before_first;
+        self.mistaken += other.mistaken;
         self.seconds += other.seconds;
     }
 }
@@ -138,13 +147,14 @@ impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} s of virtual time, {} inputs, {} commands, {} messages delivered, {} frames lost, {} messages before a first",
+            "{} s of virtual time, {} inputs, {} commands, {} messages delivered, {} frames lost, {} messages before a first, {} of a count taken for another",
             self.seconds,
             self.inputs,
             self.commands,
             self.delivered,
             self.dropped,
-            self.before_first
+            self.before_first,
+            self.mistaken
         )
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct Plan {
     pub(super) round: Duration,
     /// Things done in a round.
     pub(super) actions: u32,
+    /// Chance that with an action somebody goes away from a group, or comes back.
+    pub(super) away: f64,
     /// Whether an hour passes between the faults and the end, so that tokens expire.
     pub(super) sleeps: bool,
     /// How likely each kind of action is, relative to the others.
@@ -38,12 +40,14 @@ pub(super) struct Network {
     /// Chance that a frame is overtaken by later ones of its link, which a real
     /// link rules out.
     pub(super) reordering: f64,
+    /// What passes on one way between a client and the node, in bytes a second.
+    pub(super) bandwidth: Option<u32>,
 }
 
 impl Network {
-    /// Nothing is lost, copied or reordered.
+    /// Nothing is lost, copied, reordered or held up.
     pub(super) fn calm(&self) -> Self {
-        Self { loss: 0.0, duplication: 0.0, reordering: 0.0, ..self.clone() }
+        Self { loss: 0.0, duplication: 0.0, reordering: 0.0, bandwidth: None, ..self.clone() }
     }
 }
 
@@ -102,6 +106,8 @@ impl Plan {
     pub(super) fn draw(seed: u64) -> Self {
         // Another stream than the world's.
         let mut rng = StdRng::seed_from_u64(seed ^ 0x706c_616e);
+        // For what was thought of later: worlds without it stay what they were.
+        let mut apart = StdRng::seed_from_u64(seed ^ 0x6c61_7465);
         let is_p2p = rng.random_bool(0.2);
         let timers = Timers {
             timeout: Duration::from_millis(pick(&mut rng, &[100, 300, 1000])),
@@ -119,7 +125,11 @@ impl Plan {
             loss: pick(&mut rng, &[0.0, 0.0, 0.01, 0.05, 0.2]),
             duplication: pick(&mut rng, &[0.0, 0.0, 0.02, 0.1]),
             reordering: pick(&mut rng, &[0.0, 0.0, 0.0, 0.05]),
+            bandwidth: None,
         };
+        let away = if is_p2p { 0.0 } else { pick(&mut apart, &[0.0, 0.0, 0.1, 0.3]) };
+        let bandwidth = pick(&mut apart, &[None, None, None, Some(100_000)]);
+        let network = Network { bandwidth, ..network };
         // Worlds that lack something show more than worlds that have a bit of all.
         let weights = Action::ALL.map(|(_, weight, may_lack)| match rng.random_range(0..4) {
             0 | 1 if may_lack => 0,
@@ -135,6 +145,7 @@ impl Plan {
             rounds: rng.random_range(1..=2),
             round: Duration::from_secs(rng.random_range(5..60)),
             actions: rng.random_range(10..80),
+            away,
             weights,
             sleeps: slots <= 3 && rng.random_bool(0.2),
         }

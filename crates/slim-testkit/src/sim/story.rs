@@ -53,6 +53,8 @@ impl World {
             }
             Command::State { session } => format!("state of {session}"),
             Command::Flush { session } => format!("flush {session}"),
+            Command::SetPresence { session, online: true } => format!("back to {session}"),
+            Command::SetPresence { session, online: false } => format!("away from {session}"),
             Command::Close { session } => format!("close {session}"),
         }
     }
@@ -84,6 +86,8 @@ impl World {
             }
             Done::State(None) => "no such session".to_owned(),
             Done::Flushed => "flushed".to_owned(),
+            Done::Presence(Ok(())) => "all know".to_owned(),
+            Done::Presence(Err(error)) => format!("not all know: {error}"),
             Done::Closed => "closed".to_owned(),
         }
     }

@@ -15,7 +15,7 @@ use slim_session::{
 
 use super::Totals;
 use super::app::{App, AppId, Asked, Held, View};
-use super::ledger::{Ledger, Promised, Publication};
+use super::ledger::{Ledger, Promised, Publication, PublicationId};
 use super::network::{LinkId, Node};
 use super::plan::{Network, Plan};
 use super::story::is_heartbeat;
@@ -69,6 +69,9 @@ pub(super) enum Event {
 pub(super) struct World {
     pub(super) plan: Plan,
     pub(super) rng: StdRng,
+    /// Decides who is away, so that the seeds of worlds in which nobody is stay what
+    /// they were before anybody could be.
+    pub(super) away_rng: StdRng,
     pub(super) at: Duration,
     queue: BTreeMap<(Duration, u64), Event>,
     queued: u64,
@@ -105,6 +108,7 @@ impl World {
         let today = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             rng: StdRng::seed_from_u64(seed),
+            away_rng: StdRng::seed_from_u64(seed ^ 0x6177_6179),
             at: Duration::ZERO,
             queue: BTreeMap::new(),
             queued: 0,
@@ -444,8 +448,11 @@ impl World {
             if is_publish && self.rng.random_bool(self.network.reordering) {
                 arrives_at += self.within(Duration::ZERO, Duration::from_secs(2));
             } else {
+                let took = self.network.bandwidth.map_or(Duration::ZERO, |rate| {
+                    Duration::from_secs(1) * bytes.len() as u32 / rate
+                });
                 let latest = self.latest.entry((link, way)).or_default();
-                arrives_at = arrives_at.max(*latest);
+                arrives_at = arrives_at.max(*latest + took);
                 *latest = arrives_at;
             }
             let event = match way {
@@ -525,10 +532,14 @@ impl World {
         if info.role != role || info.local != self.apps[id].name {
             return Err(format!("{session} is not what it should be: {info:?}"));
         }
-        let view = View { info, is_open: true, is_closing: false };
-        if self.apps[id].sessions.insert(session, view).is_some_and(|old| old.is_open) {
-            return Err(format!("{} has {session} twice", self.apps[id].label));
-        }
+        let (since, label) = (self.at, self.apps[id].label.clone());
+        let times = match self.apps[id].sessions.get(&session) {
+            Some(old) if old.is_open => return Err(format!("{label} has {session} twice")),
+            old => old.map_or(0, |old| old.times) + 1,
+        };
+        let (is_open, is_away, is_closing) = (true, false, false);
+        let view = View { info, since, times, is_open, is_away, is_closing };
+        self.apps[id].sessions.insert(session, view);
         self.ledger.joined(id, session);
         Ok(())
     }
@@ -551,8 +562,14 @@ impl World {
                 let number = std::str::from_utf8(&message.payload).ok();
                 let number = number.and_then(|text| text.parse().ok());
                 let number = number.ok_or("a payload that nobody sent")?;
-                let promised = self.promised(id, session);
-                self.ledger.deliver(id, session, from, number, promised)?;
+                let promised = self.promised(id, session, from, number);
+                match self.ledger.deliver(id, session, from, number, promised) {
+                    Err(_) if self.counts_anew_unseen(id, session, from) => {
+                        self.totals.mistaken += 1;
+                        self.ledger.deliver(id, session, from, number, Promised::Nothing)?;
+                    }
+                    told => told?,
+                }
             }
             SessionEvent::MessageLost { source, count } => {
                 let from = self.sender(&source)?;
@@ -561,7 +578,7 @@ impl World {
             SessionEvent::Participant { name, change } => {
                 let who = self.sender(&name)?;
                 if change == ParticipantChange::Joined {
-                    self.ledger.saw_join(id, session, who);
+                    self.ledger.saw_join(id, session, who, self.at);
                 }
             }
             SessionEvent::Closed { .. } => {
@@ -574,15 +591,39 @@ impl World {
     }
 
     /// What order and uniqueness are promised.
-    fn promised(&self, id: AppId, session: SessionId) -> Promised {
+    fn promised(
+        &self,
+        id: AppId,
+        session: SessionId,
+        from: AppId,
+        number: PublicationId,
+    ) -> Promised {
         let network = &self.plan.network;
-        if self.apps[id].sessions[&session].info.reliable {
-            if self.plan.is_ordered() { Promised::Always } else { Promised::SinceJoined }
+        let view = &self.apps[id].sessions[&session];
+        let published = self.ledger.publications.get(number).map_or(self.at, |it| it.at);
+        let since = |app: AppId| self.apps[app].sessions.get(&session).map(|view| view.since);
+        if view.info.reliable {
+            match self.plan.is_ordered() {
+                // For a sender that has not noticed that it was gone.
+                true if published < view.since => Promised::SinceJoined,
+                true => Promised::Always,
+                // From before the sender left and came back.
+                false if since(from).is_some_and(|since| published < since) => Promised::Nothing,
+                false => Promised::SinceJoined,
+            }
         } else if network.duplication == 0.0 && network.reordering == 0.0 {
             Promised::Always
         } else {
             Promised::Nothing
         }
+    }
+
+    /// Whether the sender left and came back without the receiver's seeing it.
+    fn counts_anew_unseen(&self, to: AppId, session: SessionId, from: AppId) -> bool {
+        let view = self.apps[from].sessions.get(&session);
+        view.is_some_and(|view| {
+            view.times > 1 && self.ledger.seen_at(to, session, from) < view.since
+        })
     }
 
     fn sender(&self, name: &Name) -> Result<AppId, Broken> {
@@ -686,7 +727,7 @@ impl World {
                 self.joined.push((id, session, name));
             }
             (Asked::Invite { .. }, Done::Invited(Err(_))) => {}
-            (Asked::Remove { session, member: Some(member) }, Done::Removed(result)) => {
+            (Asked::Remove { session, member: Some(member), at }, Done::Removed(result)) => {
                 use slim_session::RemoveError::Unconfirmed;
                 let is_out = match result {
                     Ok(()) => true,
@@ -694,7 +735,9 @@ impl World {
                     Err(Unconfirmed { .. }) => self.plan.config.mls,
                     Err(_) => false,
                 };
-                if is_out {
+                // Before this outcome it may have been invited again.
+                let view = self.apps[member].sessions.get(&session);
+                if is_out && view.is_none_or(|view| view.since <= at) {
                     self.ledger.removed(member, session, id);
                 }
             }
@@ -708,6 +751,7 @@ impl World {
             }
             (Asked::State, Done::State(_))
             | (Asked::Flush, Done::Flushed)
+            | (Asked::Presence, Done::Presence(_))
             | (Asked::Close, Done::Closed) => {}
             (asked, done) => return Err(format!("{asked:?} ends as {done:?}")),
         }
@@ -724,7 +768,9 @@ impl World {
         let expected = &publication.expected;
         let report = match result {
             Ok(report) => report,
-            Err(PublishError::Closed | PublishError::Busy { .. }) => return Ok(()),
+            Err(PublishError::Closed | PublishError::Busy { .. } | PublishError::Away) => {
+                return Ok(());
+            }
             Err(PublishError::Alone) if expected.is_empty() => return Ok(()),
             Err(PublishError::NotMember { .. }) if publication.to.is_some() => return Ok(()),
             Err(error) => return Err(format!("message {number}: {error}")),
