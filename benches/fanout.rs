@@ -1,4 +1,4 @@
-//! The whole way, over loopback: one publisher, an embedded node, and 1 to 128
+//! The whole way, over loopback: one publisher, an embedded node, and 1 to 512
 //! subscribers of a channel, each with a link of its own.
 //!
 //! The throughput is messages *delivered* per second: received and decoded by the
@@ -10,10 +10,10 @@ use std::future;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use slim_bench::{PAYLOADS, channel, member, publish};
-use slim_link::{DialConfig, LinkReceiver, LinkSender, Target, dial};
+use slim_bench::{PAYLOADS, client, publish};
+use slim_link::{DialConfig, LinkSender, Target};
 use slim_node::{Node, NodeConfig};
-use slim_proto::{Header, Message, Subscription, UNICAST};
+use slim_proto::Message;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -25,7 +25,7 @@ fn fanout(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let mut group = criterion.benchmark_group("fanout");
     group.sample_size(10);
-    for subscribers in [1, 16, 128] {
+    for subscribers in [1, 8, 64, 512] {
         for payload in PAYLOADS {
             let mut stage = runtime.block_on(Stage::new(subscribers, payload));
             group.throughput(Throughput::Elements(subscribers as u64));
@@ -82,8 +82,8 @@ impl Stage {
         let mut orders = Vec::new();
         let mut tasks = Vec::new();
         for number in 1..=subscribers {
-            let (sender, mut receiver) = connect(&target).await;
-            subscribe(&sender, &mut receiver, number).await;
+            let link = client::subscriber(&target, DialConfig::default(), number);
+            let (sender, mut receiver) = link.await.expect("the node answers");
             let (order, mut ordered) = mpsc::channel::<u64>(1);
             let finished = finished.clone();
             tasks.push(Task::spawn(async move {
@@ -99,7 +99,8 @@ impl Stage {
             orders.push(order);
         }
 
-        let (publisher, mut nothing) = connect(&target).await;
+        let link = client::connect(&target, DialConfig::default());
+        let (publisher, mut nothing) = link.await.expect("the node answers");
         let receive = Task::spawn(async move { while nothing.recv().await.is_ok() {} });
         Self {
             publisher,
@@ -125,25 +126,6 @@ impl Stage {
             self.done.recv().await.expect("the subscribers run");
         }
         started_at.elapsed()
-    }
-}
-
-async fn connect(target: &Target) -> (LinkSender, LinkReceiver) {
-    dial(target, &DialConfig::default()).await.expect("the node answers").split()
-}
-
-/// Subscribes to the channel and waits for the node's answer.
-async fn subscribe(sender: &LinkSender, receiver: &mut LinkReceiver, number: usize) {
-    let subscription_id = number as u64;
-    let header = Header::new(member(number), channel(), UNICAST);
-    let subscription = Subscription { header, subscription_id };
-    sender.send(&Message::Subscribe(subscription)).await.expect("the link holds");
-    match receiver.recv().await.expect("the link holds") {
-        Message::SubscriptionAck(ack) => {
-            assert_eq!(ack.subscription_id, subscription_id);
-            ack.result.expect("the subscription is accepted");
-        }
-        other => panic!("not a subscription ack: {other:?}"),
     }
 }
 

@@ -1,13 +1,17 @@
-//! What the benchmarks measure with: messages like those of a real conversation.
+//! What the benchmarks measure with: messages like those of a real conversation, and
+//! clients that are links and nothing else.
+
+pub mod client;
+pub mod engines;
+pub mod yardstick;
 
 use bytes::Bytes;
 use slim_proto::{
     AppPayload, BROADCAST, Body, Header, Message, Name, NameId, Publish, SessionId, SessionType,
 };
 
-/// Payload lengths in bytes: a line of text, a document's paragraph, an image's
-/// thumbnail.
-pub const PAYLOADS: [usize; 3] = [64, 512, 16 * 1024];
+/// Payload lengths in bytes: a few words, a paragraph, an image.
+pub const PAYLOADS: [usize; 3] = [32, 1024, 64 * 1024];
 
 /// The channel that everybody subscribes to.
 ///
@@ -25,11 +29,16 @@ pub fn member(number: usize) -> Name {
     name(&format!("agntcy/ns/client-{number}")).with_id(NameId(1 + number as u128))
 }
 
+/// A token of typical length.
+pub fn identity() -> String {
+    "t".repeat(232)
+}
+
 /// A data message to all of [`channel`], with `payload` bytes of payload and a
-/// token of typical length, as a member with MLS sends it.
+/// token, as a member with MLS sends it.
 pub fn publish(payload: usize) -> Message {
     let header = Header {
-        identity: "t".repeat(232),
+        identity: identity(),
         header_mac: Some(Bytes::from_static(&[7; 32])),
         ..Header::new(member(0), channel(), BROADCAST)
     };
