@@ -1,6 +1,7 @@
 //! Running cargo, and finding what it built.
 
 use std::env;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -58,6 +59,18 @@ pub(crate) fn target_folder() -> anyhow::Result<PathBuf> {
     Ok(folder.into())
 }
 
+/// Keeps a folder to ourselves as long as the file is open. Makes it if need be.
+///
+/// # Errors
+/// If another run has it.
+pub(crate) fn lock(folder: &Path) -> anyhow::Result<File> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let path = folder.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    file.try_lock().with_context(|| format!("another run uses {}", folder.display()))?;
+    Ok(file)
+}
+
 /// A command as one would type it.
 pub(crate) fn shown(command: &Command) -> String {
     let program = Path::new(command.get_program());
@@ -92,21 +105,40 @@ impl Programs {
         Ok(Self { node: find("slim-node")?, slim: find("slim")? })
     }
 
+    /// A program that is built together with them, for tests only.
+    pub(crate) fn helper(&self, name: &str) -> PathBuf {
+        self.node.with_file_name(name).with_extension(env::consts::EXE_EXTENSION)
+    }
+
     /// Builds with `cargo build` and the given further arguments.
     ///
     /// # Errors
     /// If the build fails or gives no such programs.
     pub(crate) fn build(args: &[&str]) -> anyhow::Result<Self> {
-        let mut build = command(&["build", "--locked", "--message-format=json-render-diagnostics"]);
-        let messages = output(build.args(args))?;
-        let built = |name: &str| {
-            messages
-                .lines()
-                .find_map(|line| executable(line, name))
-                .with_context(|| format!("the build gave no program {name}"))
-        };
-        Ok(Self { node: built("slim-node")?, slim: built("slim")? })
+        let [node, slim] = build(args, ["slim-node", "slim"])?;
+        Ok(Self { node, slim })
     }
+}
+
+/// Builds with `cargo build` and the given further arguments, and tells where the
+/// programs of these names are.
+///
+/// # Errors
+/// If the build fails or gives no such programs.
+pub(crate) fn build<const N: usize>(
+    args: &[&str],
+    names: [&str; N],
+) -> anyhow::Result<[PathBuf; N]> {
+    let mut build = command(&["build", "--locked", "--message-format=json-render-diagnostics"]);
+    let messages = output(build.args(args))?;
+    let mut programs = names.map(|_| PathBuf::new());
+    for (program, name) in programs.iter_mut().zip(names) {
+        *program = messages
+            .lines()
+            .find_map(|line| executable(line, name))
+            .with_context(|| format!("the build gave no program {name}"))?;
+    }
+    Ok(programs)
 }
 
 /// Where the program `name` is, if this line of `--message-format=json` tells.

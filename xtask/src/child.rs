@@ -90,6 +90,11 @@ impl Child {
         Ok(Self { process, stdin, stderr })
     }
 
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Writes a line to its stdin.
     ///
     /// # Errors

@@ -11,14 +11,20 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use crate::cargo::{self, Programs};
-use crate::{codegen, demo, licences};
+use crate::{codegen, demo, fuzz, licences, restarts, sim};
 
 /// The tests, as README.md names them. Only `--no-fail-fast` is added here.
 const TEST: [&str; 2] = ["test", "--workspace"];
 
+/// Seconds for each fuzz target: what breaks at once. More is for longer runs.
+const FUZZ_SECONDS: u32 = 30;
+
+/// Seeds of the simulator that nobody has played before; the tests have fixed ones.
+const SIM_SEEDS: u64 = 20;
+
 pub(crate) fn run() -> anyhow::Result<()> {
     let mut report = Report::default();
-    report.step("formatting", || cargo::run(&mut cargo::command(&["fmt", "--all", "--check"])))?;
+    report.step("formatting", formatting)?;
     report.step("generated code", codegen::check)?;
     report.step("licences", licences::run)?;
     report.advisories()?;
@@ -34,9 +40,17 @@ pub(crate) fn run() -> anyhow::Result<()> {
     report.step("documentation", || cargo::run(&mut documentation()))?;
     report.step("demo", || demo::check(&programs, true))?;
     report.step("demo without MLS", || demo::check(&programs, false))?;
+    report.step("restarts", || restarts::check_all(&programs))?;
+    report.step("fresh seeds of the simulator", || sim::play_fresh(SIM_SEEDS))?;
+    report.step("fuzzing", || fuzz::check(FUZZ_SECONDS))?;
     report.print();
     println!("tests: {totals}");
     Ok(())
+}
+
+fn formatting() -> anyhow::Result<()> {
+    cargo::run(&mut cargo::command(&["fmt", "--all", "--check"]))?;
+    cargo::run(&mut cargo::command(&["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]))
 }
 
 fn clippy() -> Command {

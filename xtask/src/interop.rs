@@ -1,22 +1,17 @@
 //! `cargo xtask interop`: conversations in which this project and the reference
 //! implementation play together, each as node, as moderator and as participant.
 //!
-//! A case ([`cases`]) is a function that moves a [`stage`]: a node and members, all
+//! A case ([`cases`]) is a function that moves a [`Stage`]: a node and members, all
 //! of them processes. Ours are `slim-node` and `slim --output json`; the
 //! reference's are `interop/peer.py`, which understands and tells the same.
 
 mod cases;
-mod cast;
-mod group;
-mod ports;
-mod process;
-mod python;
-mod record;
-mod stage;
-mod tools;
+pub(crate) mod python;
 
-use std::fs::{self, File};
+use std::fs;
+use std::iter;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::mpsc::{self, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,10 +20,10 @@ use anyhow::{Context, bail, ensure};
 use comfy_table::{CellAlignment, Table, presets};
 
 use self::cases::{CASES, Case};
-use self::cast::Cast;
-use self::stage::Stage;
-use self::tools::Tools;
 use crate::cargo::{self, Programs};
+use crate::stage::Stage;
+use crate::stage::cast::Cast;
+use crate::stage::tools::{Reference, Tools};
 
 /// Arguments of `interop`.
 #[derive(Debug, clap::Args)]
@@ -79,17 +74,20 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let runs = chosen(args);
     ensure!(!runs.is_empty(), "no such case; --list shows them");
     let folder = cargo::target_folder()?.join("interop");
-    let _alone = lock(&folder)?;
+    let _alone = cargo::lock(&folder)?;
     let tools = Tools {
-        python: python::environment(&args.python, &folder.join("venv"))?,
+        reference: Some(Reference {
+            python: python::environment(&args.python, &folder.join("venv"))?,
+            peer: cargo::root().join("xtask/src/interop/peer.py"),
+        }),
         programs: match &args.programs {
             Some(folder) => Programs::in_folder(folder)?,
             None => {
-                println!("building slim-node and slim");
-                Programs::build(&["--package", "slim-node", "--package", "slim-cli"])?
+                println!("building slim-node, slim and helpers");
+                let packages = ["slim-node", "slim-cli", "slim-testkit"];
+                Programs::build(&packages.map(|package| ["--package", package]).concat())?
             }
         },
-        peer: cargo::root().join("xtask/src/interop/peer.py"),
         log: args.log.clone(),
     };
     let logs = folder.join("logs");
@@ -108,15 +106,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Held as long as the file is open.
-fn lock(folder: &Path) -> anyhow::Result<File> {
-    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let path = folder.join("lock");
-    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-    file.try_lock().with_context(|| format!("another run uses {}", folder.display()))?;
-    Ok(file)
-}
-
 fn chosen(args: &Args) -> Vec<Run> {
     let is_chosen = |case: &&Case| {
         (args.cases.is_empty() || args.cases.iter().any(|part| case.name.contains(part)))
@@ -127,13 +116,20 @@ fn chosen(args: &Args) -> Vec<Run> {
     CASES.iter().filter(is_chosen).flat_map(|case| -> Vec<Run> { with_casts(case) }).collect()
 }
 
+/// Of those that mostly wait, so many are played at the same time.
+const SLOW_LANES: usize = 3;
+
 /// Plays the slow ones beside the others: they mostly wait. In the order of `runs`.
 fn play_all(tools: &Tools, runs: &[Run], logs: &Path) -> Vec<Played> {
     let (sender, results) = mpsc::sync_channel(runs.len());
+    let (slow, quick): (Vec<_>, Vec<_>) =
+        runs.iter().enumerate().partition(|(_, run)| run.case.is_slow);
+    let (slow, quick) = (Mutex::new(slow.into_iter()), Mutex::new(quick.into_iter()));
     let mut played: Vec<Played> = thread::scope(|scope| {
-        for lane in [false, true] {
+        let (first, others) = ([&quick, &slow], [&slow, &quick]);
+        for queues in iter::once(first).chain(iter::repeat_n(others, SLOW_LANES)) {
             let sender = sender.clone();
-            scope.spawn(move || play_lane(tools, runs, lane, logs, &sender));
+            scope.spawn(move || play_lane(tools, queues, logs, &sender));
         }
         drop(sender);
         results
@@ -145,20 +141,20 @@ fn play_all(tools: &Tools, runs: &[Run], logs: &Path) -> Vec<Played> {
     played
 }
 
-/// Plays those that are slow, or those that are not, one after another.
-fn play_lane(
+/// Plays one after another what nobody else has taken, of the first queue first.
+fn play_lane<'a>(
     tools: &Tools,
-    runs: &[Run],
-    is_slow: bool,
+    queues: [&Mutex<impl Iterator<Item = (usize, &'a Run)>>; 2],
     logs: &Path,
     results: &SyncSender<Played>,
 ) {
-    for (number, run) in runs.iter().enumerate() {
-        if run.case.is_slow != is_slow {
-            continue;
-        }
+    let next = || {
+        let mut queues = queues.into_iter();
+        queues.find_map(|queue| queue.lock().expect("nobody panics while taking one").next())
+    };
+    while let Some((number, run)) = next() {
         let started_at = Instant::now();
-        let folder = logs.join(format!("{:02}-{}", number + 1, run.case.name.replace(' ', "-")));
+        let folder = logs.join(format!("{:03}-{}", number + 1, run.case.name.replace(' ', "-")));
         let result = play(tools, run, &folder);
         let took = started_at.elapsed();
         // There is room for all results.

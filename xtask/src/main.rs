@@ -10,14 +10,19 @@ mod cargo;
 mod child;
 mod ci;
 mod codegen;
+mod compare;
 mod demo;
 mod difference;
+mod fuzz;
 mod image;
 mod interop;
 mod launch;
 mod licences;
 mod node;
+mod restarts;
 mod sim;
+mod soak;
+mod stage;
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about = "Automation of the project")]
@@ -38,8 +43,16 @@ enum Command {
     Interop(interop::Args),
     /// Play seeds of the simulator: many engines under faults and virtual time.
     Sim(sim::Args),
+    /// Kill, stop and freeze everybody before, during and after everything.
+    Restarts(restarts::Args),
+    /// Have members come and go for as long as one likes, and watch what they use.
+    Soak(soak::Args),
+    /// Feed random input to everything that reads what others say.
+    Fuzz(fuzz::Args),
     /// Run the benchmarks and say where the report is.
     Bench(bench::Args),
+    /// Measure the node against the reference's, in turn, and say how they compare.
+    Compare(compare::Args),
     /// Build the container image `slim` from the release programs.
     Image,
     /// Generate the Rust types of proto/ again.
@@ -55,7 +68,11 @@ fn main() -> ExitCode {
         Command::Licences => licences::run(),
         Command::Interop(args) => interop::run(&args),
         Command::Sim(args) => sim::run(&args),
+        Command::Restarts(args) => restarts::run(&args),
+        Command::Soak(args) => soak::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Image => image::run(),
         Command::Codegen(args) => codegen::run(&args),
         Command::Launch(args) => launch::run(&args),

@@ -60,6 +60,36 @@ impl Node {
         &self.address
     }
 
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Gives it a line, for those that read some, and waits for the answer.
+    ///
+    /// # Errors
+    /// If there is none in time.
+    pub(crate) fn ask(&mut self, line: &str) -> anyhow::Result<String> {
+        self.child.write_line(line)?;
+        self.line().with_context(|| format!("no answer to {line:?}"))
+    }
+
+    /// Waits for the next line that it prints.
+    ///
+    /// # Errors
+    /// If there is none in time.
+    pub(crate) fn line(&mut self) -> anyhow::Result<String> {
+        match self.outputs.recv_timeout(TIMEOUT) {
+            Ok(Output::Line(line)) => Ok(line),
+            other => bail!("no line: {other:?}"),
+        }
+    }
+
+    /// Its process, to be told what a node needs no help with.
+    pub(crate) fn child(&self) -> &Child {
+        &self.child
+    }
+
     /// Asks it to end and waits until it has.
     ///
     /// # Errors

@@ -24,7 +24,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         (None, Some(_)) => 1,
         (None, None) => SEEDS,
     };
-    play(args.seed.unwrap_or_else(fresh), seeds)
+    match args.seed {
+        Some(first) => play(first, seeds),
+        None => play_fresh(seeds),
+    }
+}
+
+/// Plays seeds that nobody has played before, and prints which.
+pub(crate) fn play_fresh(seeds: u64) -> anyhow::Result<()> {
+    play(fresh(), seeds)
 }
 
 fn play(first: u64, seeds: u64) -> anyhow::Result<()> {

@@ -1,13 +1,15 @@
 //! What is played: each case is a function, and a list of casts to play it with.
 
 mod calls;
+mod clocks;
 mod endings;
 mod faults;
 mod groups;
 mod invites;
+mod limits;
 
-use super::cast::{Cast, Ours, Side, Theirs, calls, groups, with_and_without_mls};
-use super::stage::Stage;
+use crate::stage::Stage;
+use crate::stage::cast::{Cast, Ours, Side, Theirs, calls, groups, with_and_without_mls};
 
 /// Something that both implementations have to get right together.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +88,13 @@ pub(super) const CASES: &[Case] = &[
         play: endings::last_leaves,
     },
     Case {
+        name: "node file",
+        about: "the same over a node from a configuration file, with a strict header MAC",
+        is_slow: false,
+        casts: || groups(&Side::BOTH, &[Ours, Theirs]),
+        play: groups::node_from_a_file,
+    },
+    Case {
         name: "call",
         about: "point-to-point: both speak, the caller ends it",
         is_slow: false,
@@ -98,6 +107,16 @@ pub(super) const CASES: &[Case] = &[
         is_slow: false,
         casts: || with_and_without_mls(calls(&Side::BOTH)),
         play: calls::echo,
+    },
+    Case {
+        name: "procedures",
+        about: "remote procedure calls of the reference (slimrpc): unary and streams",
+        is_slow: false,
+        casts: || {
+            let theirs = |node| Cast { node, moderator: Theirs, others: vec![Theirs], mls: false };
+            Side::BOTH.map(theirs).to_vec()
+        },
+        play: calls::procedures,
     },
     Case {
         name: "anycast",
@@ -118,6 +137,17 @@ pub(super) const CASES: &[Case] = &[
         is_slow: false,
         casts: || with_and_without_mls(groups(&Side::BOTH, &[Ours, Theirs])),
         play: groups::payloads,
+    },
+    Case {
+        name: "largest",
+        about: "payloads just under and over what a message can be",
+        is_slow: true,
+        casts: || {
+            let by_ours = |cast: &Cast| cast.moderator == Ours;
+            let casts = with_and_without_mls(groups(&Side::BOTH, &[Ours, Theirs]));
+            casts.into_iter().filter(by_ours).collect()
+        },
+        play: limits::largest,
     },
     Case {
         name: "direct",
@@ -149,6 +179,19 @@ pub(super) const CASES: &[Case] = &[
             with_and_without_mls(groups(&Side::BOTH, &[]).into_iter().map(balanced))
         },
         play: groups::burst,
+    },
+    Case {
+        name: "lossy burst",
+        about: "the same over a network that loses one message in fifty",
+        is_slow: true,
+        casts: || {
+            let balanced = |cast: Cast| {
+                let others = vec![cast.moderator.other(), Ours, Theirs];
+                Cast { others, ..cast }
+            };
+            with_and_without_mls(groups(&Side::BOTH, &[]).into_iter().map(balanced))
+        },
+        play: groups::lossy_burst,
     },
     Case {
         name: "churn",
@@ -209,24 +252,42 @@ pub(super) const CASES: &[Case] = &[
         play: groups::enforced,
     },
     Case {
-        name: "sleep",
-        about: "one of the reference goes offline on purpose, and comes back",
+        name: "away",
+        about: "one of each kind goes away on purpose, and comes back",
         is_slow: false,
         casts: || with_and_without_mls(groups(&Side::BOTH, &[Ours, Theirs, Ours])),
-        play: faults::sleep,
+        play: faults::away,
+    },
+    Case {
+        name: "wrong clock",
+        about: "a clock that is 4 s ahead does not matter, one that is 20 s off does",
+        is_slow: true,
+        casts: || with_and_without_mls(groups(&[Ours], &[Ours, Theirs])),
+        play: clocks::wrong,
+    },
+    Case {
+        name: "hour",
+        about: "a group outlives the tokens that its members joined with",
+        is_slow: true,
+        casts: || with_and_without_mls(groups(&[Ours], &[Ours, Theirs, Theirs, Ours])),
+        play: clocks::hour,
     },
     Case {
         name: "pause",
         about: "one of each kind stands still for half a minute: offline, and online again",
         is_slow: true,
-        casts: || with_and_without_mls(groups(&[Ours], &[Ours, Theirs, Theirs])),
+        casts: || with_and_without_mls(groups(&Side::BOTH, &[Ours, Theirs, Theirs])),
         play: faults::pause,
     },
     Case {
         name: "missed commit",
         about: "one of each kind loses its link while another joins, and gets new keys",
         is_slow: true,
-        casts: || groups(&[Ours], &[Ours, Theirs]),
+        casts: || {
+            // A node of the reference loses those of its own kind that see it end.
+            let is_possible = |cast: &Cast| cast.node == Ours || cast.moderator == Ours;
+            groups(&Side::BOTH, &[Ours, Theirs]).into_iter().filter(is_possible).collect()
+        },
         play: faults::missed_commit,
     },
 ];

@@ -6,17 +6,18 @@ case of `cargo xtask interop` is written once, whoever plays whom:
     peer.py node  --listen HOST:PORT
     peer.py group --local org/ns/app --slim URL [--remote CHANNEL --invites NAME...] [--enable-mls]
     peer.py p2p   --local org/ns/app --slim URL [--remote PEER] [--enable-mls] [--no-echo]
+    peer.py rpc   --local org/ns/app --slim URL [--remote PEER]
 
 The shared secret is in SLIM_SHARED_SECRET. On stdin each line is published, and
-there are `/invite NAME`, `/remove NAME`, `/who` and `/leave`. What only this side
-can do has commands of its own:
+there are `/invite NAME`, `/remove NAME`, `/who`, `/away` (soft close), `/back`
+(rejoin) and `/leave`. What only this side can do has commands of its own:
 
     /publish {"text": "…" or "bytes": [255], "payload_type": "…", "metadata": {"k": "v"}}
     /reply TEXT  to whom the last message came from, and nobody else
-    /sleep       go offline on purpose (soft close)
-    /wake        come back
 
-and `--best-effort`: a session in which nothing is acknowledged or repeated.
+`rpc` calls one method of each kind at its peer, or answers such calls; with
+`--config FILE` a node is as that file says; `--best-effort` is a session in which
+nothing is acknowledged or repeated.
 
 Where the reference does not tell as much as `slim`, the event says less: `closed`
 has the text of the error, `delivered` no members, and presence is not told.
@@ -32,6 +33,8 @@ import signal
 import sys
 
 import slim_bindings as slim
+
+import rpc
 
 # The wheel logs on stdout. Only events belong there, so its log goes to stderr.
 EVENTS = os.fdopen(os.dup(1), "w")
@@ -55,7 +58,8 @@ def parse():
     roles = parser.add_subparsers(dest="role", required=True)
     node_options = roles.add_parser("node")
     node_options.add_argument("--listen", required=True)
-    for role in ("group", "p2p"):
+    node_options.add_argument("--config")
+    for role in ("group", "p2p", "rpc"):
         options = roles.add_parser(role)
         options.add_argument("--local", required=True)
         options.add_argument("--slim", required=True)
@@ -80,11 +84,14 @@ def reason(error):
 
 
 async def node(args):
-    service = slim.create_service("node")
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await service.run_server_async(slim.new_insecure_server_config(args.listen))
+    if args.config:
+        service = slim.get_services()[0]
+    else:
+        service = slim.create_service("node")
+        await service.run_server_async(slim.new_insecure_server_config(args.listen))
     print(f"listening on {args.listen}", file=EVENTS, flush=True)
     await stop.wait()
     service.stop_server(args.listen)
@@ -209,12 +216,12 @@ class Conversation:
             await self.publish(payload, wanted.get("payload_type"), wanted.get("metadata"))
         elif command == "/reply":
             await self.publish(rest.encode(), to=self.last_heard)
-        elif command == "/sleep":
+        elif command == "/away":
             await self.session.close_with_mode_and_wait_async(slim.CloseMode.SOFT)
-            self.tell("asleep")
-        elif command == "/wake":
+            self.tell("presence", online=False)
+        elif command == "/back":
             await self.session.rejoin_and_wait_async()
-            self.tell("awake")
+            self.tell("presence", online=True)
         elif command.startswith("/") and not command.startswith("//"):
             self.tell("error", code="unknown_command", message=command)
         elif line:
@@ -279,6 +286,18 @@ async def stdin_lines():
     return reader
 
 
+async def calls(args):
+    """Remote procedure calls, or answers to them."""
+    slim.uniffi_set_event_loop(asyncio.get_running_loop())
+    service, app = await connect(args)
+    if not args.remote:
+        await rpc.serve(app, slim.Name.from_string(args.local), lambda: emit("waiting"))
+        return 0
+    await rpc.call(app, slim.Name.from_string(args.remote),
+                   lambda kind, is_right: emit("called", kind=kind, is_right=is_right))
+    return 0
+
+
 async def member(args):
     reader = await stdin_lines()
     service, app = await connect(args)
@@ -329,11 +348,14 @@ async def listener(args, app, reader):
 
 def main():
     args = parse()
-    tracing = slim.new_tracing_config()
-    tracing.log_level = args.log
-    slim.initialize_with_configs(
-        slim.new_runtime_config(), tracing, [slim.new_service_config()])
-    return asyncio.run(node(args) if args.role == "node" else member(args))
+    if args.role == "node" and args.config:
+        slim.initialize_from_config_with_error(args.config)
+    else:
+        tracing = slim.new_tracing_config()
+        tracing.log_level = args.log
+        slim.initialize_with_configs(
+            slim.new_runtime_config(), tracing, [slim.new_service_config()])
+    return asyncio.run({"node": node, "rpc": calls}.get(args.role, member)(args))
 
 
 if __name__ == "__main__":

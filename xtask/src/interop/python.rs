@@ -19,7 +19,7 @@ const MIN_PYTHON: (u32, u32) = (3, 10);
 ///
 /// # Errors
 /// If `python` is missing or too old, or the wheel cannot be installed.
-pub(super) fn environment(python: &str, folder: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn environment(python: &str, folder: &Path) -> anyhow::Result<PathBuf> {
     let inside = folder.join("bin").join("python");
     if installed(&inside).as_deref() == Some(VERSION) {
         return Ok(inside);
@@ -40,7 +40,7 @@ pub(super) fn environment(python: &str, folder: &Path) -> anyhow::Result<PathBuf
 }
 
 /// The name and the version of the wheel, for people.
-pub(super) fn wheel() -> String {
+pub(crate) fn wheel() -> String {
     format!("{PACKAGE} {VERSION}")
 }
 

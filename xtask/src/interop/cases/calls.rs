@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, bail, ensure};
 
-use super::{Ours, Stage};
-use crate::interop::record::{MemberId, Record};
-use crate::interop::tools::{Part, address};
+use super::{Ours, Stage, Theirs};
+use crate::stage::record::{Event, MemberId, Record};
+use crate::stage::tools::{Part, address};
 
 /// Whom everybody calls.
 const BOB: &str = "bob";
@@ -39,6 +39,29 @@ pub(super) fn echo(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     stage.all_heard()?;
     stage.leave(listener, &[caller])?;
     stage.ended_because(caller, "peer_left")
+}
+
+/// The kinds of remote procedure call that the reference has.
+const KINDS: [&str; 4] = ["unary", "server", "client", "both"];
+
+/// The reference calls procedures of the reference; only the node may be ours.
+pub(super) fn procedures(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let part = |label| Part { mode: "rpc", ..Part::participant(Theirs, label) };
+    let server = stage.start(&part(BOB))?;
+    stage.all_have(&[server], "waiting")?;
+    let peer = address(BOB);
+    let client = stage.start(&Part { remote: Some(&peer), ..part("alice") })?;
+    stage.may_end(&[client]);
+    stage.wait(|stage| stage.without(&[client], "has ended", |who| who.status.is_some()))?;
+    let client = stage.member(client);
+    ensure!(client.status.is_some_and(|status| status.success()), "{:?}", client.status);
+    for kind in KINDS {
+        let is_right = |call: &Event| {
+            call.text("kind") == kind && call.field("is_right").as_bool() == Some(true)
+        };
+        ensure!(client.events("called").any(is_right), "{kind}: no answer, or not the right one");
+    }
+    Ok(())
 }
 
 /// Several instances of one name: each call is answered by one of them, and stays

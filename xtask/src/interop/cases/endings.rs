@@ -3,7 +3,7 @@
 use anyhow::bail;
 
 use super::{Ours, Stage, Theirs};
-use crate::interop::tools::Part;
+use crate::stage::tools::Part;
 
 /// The moderator removes one of each kind; the others go on, and both come back as
 /// new instances.

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 
 use super::{Ours, Side, Stage, Theirs};
-use crate::interop::record::{Acks, MemberId};
-use crate::interop::stage::STEP_TIMEOUT;
-use crate::interop::tools::Part;
+use crate::stage::STEP_TIMEOUT;
+use crate::stage::record::{Acks, MemberId, Record};
+use crate::stage::tools::Part;
 
 /// Until silent members count as offline: three heartbeats, which are 10 s apart.
 const OFFLINE_AFTER: Duration = Duration::from_secs(60);
@@ -177,41 +177,66 @@ pub(super) fn pause(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     stage.close(moderator, &participants)
 }
 
-/// One of the reference goes offline on purpose, and comes back: first to a group
-/// that is as it was, then, where we moderate, to one that somebody joined meanwhile.
-pub(super) fn sleep(stage: &mut Stage<'_>) -> anyhow::Result<()> {
-    let (moderator, participants) = stage.group()?;
-    let sleeper = participants[1];
-    let mut awake = vec![moderator, participants[0], participants[2]];
-    stage.converse(&[&awake[..], &[sleeper]].concat(), 1)?;
-    let rounds = if stage.cast.moderator == Ours { 2 } else { 1 };
-    for round in 1..=rounds {
-        stage.command(sleeper, "/sleep")?;
-        stage.wait(|stage| {
-            stage.without(&[sleeper], "sleeps", |who| who.events("asleep").count() == round)
-        })?;
-        let seen = [&presence(&awake, true)[..], &presence(&[sleeper], false)].concat();
-        for &id in &awake {
-            stage.roster_becomes(id, &seen, STEP_TIMEOUT)?;
-        }
-        if round == 2 {
-            let late = stage.start(&Part::participant(Theirs, "late"))?;
+/// One of each kind goes away on purpose, and comes back: first to a group that is as
+/// it was, then to one that somebody joined meanwhile. Only not one of the reference
+/// to a moderator of its own kind, which never gets over it.
+pub(super) fn away(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let (moderator, mut participants) = stage.group()?;
+    stage.converse(&[&participants[..], &[moderator]].concat(), 1)?;
+    for index in 0..2 {
+        let id = participants[index];
+        goes_away(stage, moderator, &participants, id, None)?;
+        if stage.member(id).side == Ours || stage.cast.moderator == Ours {
+            let label = format!("late-{}", index + 1);
+            let late = stage.start(&Part::participant(Theirs, &label))?;
             stage.all_have(&[late], "waiting")?;
-            stage.invite(moderator, late)?;
-            awake.push(late);
+            goes_away(stage, moderator, &participants, id, Some(late))?;
+            participants.push(late);
         }
-        stage.command(sleeper, "/wake")?;
-        stage.wait(|stage| {
-            stage.without(&[sleeper], "is awake", |who| who.events("awake").count() == round)
-        })?;
-        let all = [&awake[..], &[sleeper]].concat();
-        for &id in &awake {
-            stage.sees(id, &all)?;
-        }
-        stage.converse(&all, 2)?;
     }
-    awake.retain(|&id| id != moderator);
-    stage.close(moderator, &[&awake[..], &[sleeper]].concat())
+    stage.close(moderator, &participants)
+}
+
+/// One of the participants goes away, somebody joins if there is anybody, and it comes
+/// back.
+fn goes_away(
+    stage: &mut Stage<'_>,
+    moderator: MemberId,
+    participants: &[MemberId],
+    id: MemberId,
+    late: Option<MemberId>,
+) -> anyhow::Result<()> {
+    let mut all = [participants, &[moderator]].concat();
+    is_present(stage, id, false)?;
+    let here: Vec<_> = all.iter().copied().filter(|&other| other != id).collect();
+    let seen = [presence(&here, true), presence(&[id], false)].concat();
+    for &other in &here {
+        stage.roster_becomes(other, &seen, STEP_TIMEOUT)?;
+    }
+    if let Some(late) = late {
+        stage.invite(moderator, late)?;
+        all.push(late);
+    }
+    is_present(stage, id, true)?;
+    for &other in &all {
+        if other != id {
+            stage.sees(other, &all)?;
+        }
+    }
+    stage.converse(&all, 2)
+}
+
+/// Has somebody go away or come back, and waits until it says that it has.
+fn is_present(stage: &mut Stage<'_>, id: MemberId, online: bool) -> anyhow::Result<()> {
+    let before = stage.member(id).events("presence").count();
+    stage.command(id, if online { "/back" } else { "/away" })?;
+    stage.wait(|stage| {
+        let told = |who: &Record| who.events("presence").count() > before;
+        stage.without(&[id], if online { "is back" } else { "is away" }, told)
+    })?;
+    let last = stage.member(id).events("presence").last().context("no presence")?;
+    ensure!(last.field("online").as_bool() == Some(online), "it does not say so");
+    Ok(())
 }
 
 /// Members stand still, lose their link, and miss that somebody joins: with MLS their
@@ -236,12 +261,13 @@ pub(super) fn missed_commit(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     let everybody = [&away[..], &here].concat();
     stage.acks = Acks::NotThese(away.clone());
     for &id in &here {
-        // Ours send what was missed to who is back, and ask for what they missed
-        // themselves, of those whom they had heard before. The reference does neither
-        // for somebody new.
+        // Ours send what was missed to who is back. The reference does not; ours may get
+        // it all the same, because they ask for it.
         let is_late = id == late && stage.member(id).side == Theirs;
+        stage.passers_by = if is_late { away.clone() } else { Vec::new() };
         stage.say(id, if is_late { &here } else { &everybody })?;
     }
+    stage.passers_by.clear();
     stage.settled(&here)?;
     stage.acks = Acks::Listeners;
     stage.thaw(&away)?;

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{Ours, Stage, Theirs};
-use crate::interop::record::{Acks, MemberId, text_of};
-use crate::interop::tools::Part;
+use crate::stage::record::{Acks, MemberId, text_of};
+use crate::stage::tools::Part;
 
 /// A few rounds, the same group in everybody's eyes, and the end.
 pub(super) fn all_to_all(stage: &mut Stage<'_>) -> anyhow::Result<()> {
@@ -15,6 +15,12 @@ pub(super) fn all_to_all(stage: &mut Stage<'_>) -> anyhow::Result<()> {
         stage.sees(id, &everybody)?;
     }
     stage.close(moderator, &participants)
+}
+
+/// The same over a node that a configuration file describes.
+pub(super) fn node_from_a_file(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    stage.restart_node_from_file()?;
+    all_to_all(stage)
 }
 
 /// The same with a reference that checks identities as strictly as it can, and with
@@ -46,6 +52,24 @@ pub(super) fn burst(stage: &mut Stage<'_>) -> anyhow::Result<()> {
         }
     }
     stage.all_heard()?;
+    stage.close(moderator, &participants)
+}
+
+/// A burst over a network that loses one message in fifty, of all kinds.
+pub(super) fn lossy_burst(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    stage.start_network()?;
+    let (moderator, participants) = stage.group()?;
+    let everybody = [&participants[..], &[moderator]].concat();
+    // A stream begins with what arrives first: of what is said before, nobody knows.
+    stage.converse(&everybody, 1)?;
+    stage.lose_per_mille(20)?;
+    for _ in 0..BURST {
+        for &id in &everybody {
+            stage.say(id, &everybody)?;
+        }
+    }
+    stage.all_heard()?;
+    stage.lose_per_mille(0)?;
     stage.close(moderator, &participants)
 }
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, ensure};
 
 use super::{Ours, Stage, Theirs};
-use crate::interop::tools::{Part, address};
+use crate::stage::tools::{Part, address};
 
 /// One after another, speaking in between: who joins late hears what comes after.
 pub(super) fn one_by_one(stage: &mut Stage<'_>) -> anyhow::Result<()> {

@@ -17,47 +17,55 @@ const SHOWN: usize = 100;
 
 /// A member's place on the stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct MemberId(pub(super) usize);
+pub(crate) struct MemberId(pub(super) usize);
 
 /// A line of `--output json`.
 #[derive(Clone, Debug)]
-pub(super) struct Event(Value);
+pub(crate) struct Event(Value);
 
 impl Event {
+    /// Reads a line.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub(crate) fn read(line: &str) -> anyhow::Result<Self> {
+        serde_json::from_str(line).map(Self).with_context(|| format!("not an event: {line:?}"))
+    }
+
     /// What kind of event it is.
-    pub(super) fn kind(&self) -> &str {
+    pub(crate) fn kind(&self) -> &str {
         self.text("event")
     }
 
     /// The text in a field; empty if there is none.
-    pub(super) fn text(&self, field: &str) -> &str {
+    pub(crate) fn text(&self, field: &str) -> &str {
         self.0[field].as_str().unwrap_or_default()
     }
 
     /// Any field.
-    pub(super) fn field(&self, field: &str) -> &Value {
+    pub(crate) fn field(&self, field: &str) -> &Value {
         &self.0[field]
     }
 }
 
 /// A line that a member was given to say.
 #[derive(Debug)]
-pub(super) struct Said {
+pub(crate) struct Said {
     /// Who is to hear it.
-    pub(super) listeners: Vec<MemberId>,
+    pub(crate) listeners: Vec<MemberId>,
     /// Who may hear it or not, because it is just joining or leaving.
-    pub(super) passers_by: Vec<MemberId>,
+    pub(crate) passers_by: Vec<MemberId>,
     /// Who is to acknowledge it.
-    pub(super) acks: Acks,
+    pub(crate) acks: Acks,
     /// As a listener hears it.
-    pub(super) text: String,
+    pub(crate) text: String,
     /// What became of it.
-    pub(super) outcome: Option<Outcome>,
+    pub(crate) outcome: Option<Outcome>,
 }
 
 /// Who acknowledges what is said, as ours tell it. The reference does not tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Acks {
+pub(crate) enum Acks {
     /// Everybody who hears it.
     Listeners,
     /// Not these, who are known to be away: it is reported as lost for them.
@@ -68,14 +76,14 @@ pub(super) enum Acks {
 
 /// Something that a listener sends back, without an outcome.
 #[derive(Debug)]
-pub(super) struct Echo {
-    pub(super) listener: MemberId,
-    pub(super) text: String,
+pub(crate) struct Echo {
+    pub(crate) listener: MemberId,
+    pub(crate) text: String,
 }
 
 /// What became of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// These acknowledged it. The reference does not tell who.
     Delivered(BTreeSet<String>),
     /// These did not.
@@ -84,30 +92,33 @@ pub(super) enum Outcome {
 
 /// Everything that is known about one member.
 #[derive(Debug)]
-pub(super) struct Record {
-    pub(super) label: String,
-    pub(super) side: Side,
+pub(crate) struct Record {
+    pub(crate) label: String,
+    pub(crate) side: Side,
     /// Name without id.
-    pub(super) address: String,
+    pub(crate) address: String,
     /// Name with id, once it is connected.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// All that it told but messages and outcomes.
-    pub(super) events: Vec<Event>,
-    pub(super) said: Vec<Said>,
-    pub(super) echoes: Vec<Echo>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) said: Vec<Said>,
+    pub(crate) echoes: Vec<Echo>,
     /// What it heard, by source.
     heard: BTreeMap<String, Vec<String>>,
-    /// Codes of errors that are no mistake in this case.
-    pub(super) tolerates: BTreeSet<&'static str>,
+    /// Codes of errors that are no mistake in this case; `missed` for lines that are
+    /// told to be missing.
+    pub(crate) tolerates: BTreeSet<&'static str>,
     /// It is meant to end by itself.
-    pub(super) may_end: bool,
+    pub(crate) may_end: bool,
+    /// Nobody learns the outcomes any more that it has not told.
+    pub(crate) was_killed: bool,
     /// How it has ended.
-    pub(super) status: Option<ExitStatus>,
+    pub(crate) status: Option<ExitStatus>,
 }
 
 impl Record {
     /// Of somebody who has told nothing yet.
-    pub(super) fn new(label: &str, side: Side, address: String) -> Self {
+    pub(crate) fn new(label: &str, side: Side, address: String) -> Self {
         Self {
             label: label.to_owned(),
             side,
@@ -119,6 +130,7 @@ impl Record {
             heard: BTreeMap::new(),
             tolerates: BTreeSet::new(),
             may_end: false,
+            was_killed: false,
             status: None,
         }
     }
@@ -127,10 +139,8 @@ impl Record {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(super) fn on_line(&mut self, line: &str) -> anyhow::Result<()> {
-        let event: Value =
-            serde_json::from_str(line).with_context(|| format!("not an event: {line:?}"))?;
-        let event = Event(event);
+    pub(crate) fn on_line(&mut self, line: &str) -> anyhow::Result<()> {
+        let event = Event::read(line)?;
         match event.kind() {
             "message" => {
                 let heard = self.heard.entry(event.text("source").to_owned()).or_default();
@@ -140,7 +150,7 @@ impl Record {
             "delivered" | "lost" => return self.on_outcome(&event),
             "connected" => event.text("name").clone_into(&mut self.name),
             kind @ ("missed" | "error") => {
-                let code = event.text("code");
+                let code = if kind == "error" { event.text("code") } else { kind };
                 if !self.tolerates.contains(code) {
                     let text = event.text(if kind == "error" { "message" } else { "reason" });
                     bail!("{kind} {code}: {text}");
@@ -156,7 +166,7 @@ impl Record {
     ///
     /// # Errors
     /// If it was not to end.
-    pub(super) fn on_end(&mut self, status: ExitStatus) -> anyhow::Result<()> {
+    pub(crate) fn on_end(&mut self, status: ExitStatus) -> anyhow::Result<()> {
         self.status = Some(status);
         ensure!(self.may_end, "ended early, with {status}");
         Ok(())
@@ -187,31 +197,31 @@ impl Record {
     }
 
     /// Events of a kind.
-    pub(super) fn events<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Event> {
+    pub(crate) fn events<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Event> {
         self.events.iter().filter(move |event| event.kind() == kind)
     }
 
     /// Whether there was an event of a kind.
-    pub(super) fn has(&self, kind: &str) -> bool {
+    pub(crate) fn has(&self, kind: &str) -> bool {
         self.events(kind).next().is_some()
     }
 
     /// What became of the invitations of this name.
-    pub(super) fn invites<'a>(&'a self, address: &'a str) -> impl Iterator<Item = &'a Event> {
+    pub(crate) fn invites<'a>(&'a self, address: &'a str) -> impl Iterator<Item = &'a Event> {
         self.events("invite").filter(move |event| event.text("name") == address)
     }
 }
 
 impl Record {
     /// What it heard of somebody, in order.
-    fn heard_of(&self, speaker: &Self) -> &[String] {
+    pub(crate) fn heard_of(&self, speaker: &Self) -> &[String] {
         self.heard.get(&speaker.name).map_or(&[], Vec::as_slice)
     }
 
     /// Whether it is known in the end what became of this line. The reference never
     /// tells if those who have not acknowledged it leave.
     fn tells_outcome(&self, said: &Said) -> bool {
-        self.side == Ours || said.passers_by.is_empty()
+        !self.was_killed && (self.side == Ours || said.passers_by.is_empty())
     }
 
     /// What `listener` is to hear of it: what it says, or what it sends back. Of what
@@ -228,7 +238,7 @@ impl Record {
 }
 
 /// What was said and not heard yet, or has no outcome.
-pub(super) fn not_heard(records: &[Record]) -> Vec<String> {
+pub(crate) fn not_heard(records: &[Record]) -> Vec<String> {
     let mut missing = Vec::new();
     for speaker in records {
         for (index, listener) in records.iter().enumerate() {
@@ -260,7 +270,7 @@ pub(super) fn not_heard(records: &[Record]) -> Vec<String> {
 ///
 /// # Errors
 /// The first thing that is not so.
-pub(super) fn verdict(records: &[Record]) -> anyhow::Result<()> {
+pub(crate) fn verdict(records: &[Record]) -> anyhow::Result<()> {
     for (index, listener) in records.iter().enumerate() {
         let known = |name: &str| records.iter().any(|record| record.name == name);
         if let Some(stranger) = listener.heard.keys().find(|name| !known(name)) {
@@ -331,7 +341,7 @@ fn heard_as(event: &Event) -> String {
 }
 
 /// How a message is compared that has this payload, type and metadata (JSON).
-pub(super) fn text_of(payload: &str, payload_type: &str, metadata: &str) -> String {
+pub(crate) fn text_of(payload: &str, payload_type: &str, metadata: &str) -> String {
     let mut text = if payload.len() > SHOWN {
         let mut hasher = DefaultHasher::new();
         payload.hash(&mut hasher);

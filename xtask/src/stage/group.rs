@@ -6,15 +6,15 @@ use anyhow::{Context, ensure};
 
 use super::cast::Theirs;
 use super::record::{MemberId, Record};
-use super::stage::{STEP_TIMEOUT, Stage};
 use super::tools::Part;
+use super::{STEP_TIMEOUT, Stage};
 
 /// Between two looks at something that is not told by itself.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Stage<'_> {
     /// Starts the participants of the cast, `p1`, `p2`…, and waits until they wait.
-    pub(super) fn participants(&mut self) -> anyhow::Result<Vec<MemberId>> {
+    pub(crate) fn participants(&mut self) -> anyhow::Result<Vec<MemberId>> {
         let mut ids = Vec::new();
         for (index, &side) in self.cast.others.iter().enumerate() {
             let label = format!("p{}", index + 1);
@@ -26,7 +26,7 @@ impl Stage<'_> {
 
     /// Starts the moderator of the cast, who invites these, and waits until all
     /// have joined.
-    pub(super) fn moderator(&mut self, invites: &[MemberId]) -> anyhow::Result<MemberId> {
+    pub(crate) fn moderator(&mut self, invites: &[MemberId]) -> anyhow::Result<MemberId> {
         let addresses = self.addresses(invites);
         let part = Part::moderator(self.cast.moderator, self.cast.mls, addresses);
         let moderator = self.start(&part)?;
@@ -35,19 +35,19 @@ impl Stage<'_> {
     }
 
     /// The names to invite them by.
-    pub(super) fn addresses(&self, ids: &[MemberId]) -> Vec<String> {
+    pub(crate) fn addresses(&self, ids: &[MemberId]) -> Vec<String> {
         ids.iter().map(|&id| self.member(id).address.clone()).collect()
     }
 
     /// The whole cast in a group. The moderator is told first.
-    pub(super) fn group(&mut self) -> anyhow::Result<(MemberId, Vec<MemberId>)> {
+    pub(crate) fn group(&mut self) -> anyhow::Result<(MemberId, Vec<MemberId>)> {
         let participants = self.participants()?;
         let moderator = self.moderator(&participants)?;
         Ok((moderator, participants))
     }
 
     /// Has the moderator invite one more, and waits until it has joined.
-    pub(super) fn invite(&mut self, moderator: MemberId, id: MemberId) -> anyhow::Result<()> {
+    pub(crate) fn invite(&mut self, moderator: MemberId, id: MemberId) -> anyhow::Result<()> {
         let address = self.member(id).address.clone();
         let (outcome, reason) = self.outcome_of_invite(moderator, &address)?;
         ensure!(outcome == "joined", "invitation of {address}: {outcome}: {reason}");
@@ -55,7 +55,7 @@ impl Stage<'_> {
     }
 
     /// Has the moderator invite a name, and tells the outcome and its reason.
-    pub(super) fn outcome_of_invite(
+    pub(crate) fn outcome_of_invite(
         &mut self,
         moderator: MemberId,
         address: &str,
@@ -71,7 +71,7 @@ impl Stage<'_> {
     }
 
     /// Waits until they have joined, as they and the moderator see it.
-    pub(super) fn has_joined(
+    pub(crate) fn has_joined(
         &mut self,
         moderator: MemberId,
         ids: &[MemberId],
@@ -92,7 +92,7 @@ impl Stage<'_> {
 
     /// Waits until the latest invitation of this name has an outcome, which must be
     /// the given one.
-    pub(super) fn invite_ends(
+    pub(crate) fn invite_ends(
         &mut self,
         moderator: MemberId,
         address: &str,
@@ -110,7 +110,7 @@ impl Stage<'_> {
 
     /// Each says so many lines to all others, one after another, and everything is
     /// heard and acknowledged.
-    pub(super) fn converse(&mut self, ids: &[MemberId], lines: usize) -> anyhow::Result<()> {
+    pub(crate) fn converse(&mut self, ids: &[MemberId], lines: usize) -> anyhow::Result<()> {
         for _ in 0..lines {
             for &id in ids {
                 self.say(id, ids)?;
@@ -122,7 +122,7 @@ impl Stage<'_> {
 
     /// The members of the group as one of them sees it, by name, and whether they
     /// are online.
-    pub(super) fn roster(&mut self, id: MemberId) -> anyhow::Result<Vec<(String, bool)>> {
+    pub(crate) fn roster(&mut self, id: MemberId) -> anyhow::Result<Vec<(String, bool)>> {
         let before = self.member(id).events("who").count();
         self.command(id, "/who")?;
         self.wait(|stage| {
@@ -142,7 +142,7 @@ impl Stage<'_> {
     }
 
     /// Waits until `at` sees exactly these members, each online or not.
-    pub(super) fn roster_becomes(
+    pub(crate) fn roster_becomes(
         &mut self,
         at: MemberId,
         expected: &[(MemberId, bool)],
@@ -167,13 +167,13 @@ impl Stage<'_> {
     }
 
     /// Waits until `at` sees exactly these members, all online.
-    pub(super) fn sees(&mut self, at: MemberId, members: &[MemberId]) -> anyhow::Result<()> {
+    pub(crate) fn sees(&mut self, at: MemberId, members: &[MemberId]) -> anyhow::Result<()> {
         let online: Vec<(MemberId, bool)> = members.iter().map(|&id| (id, true)).collect();
         self.roster_becomes(at, &online, STEP_TIMEOUT)
     }
 
     /// Has the moderator remove a member, which is told so and ends.
-    pub(super) fn remove(&mut self, moderator: MemberId, id: MemberId) -> anyhow::Result<()> {
+    pub(crate) fn remove(&mut self, moderator: MemberId, id: MemberId) -> anyhow::Result<()> {
         self.may_end(&[id]);
         let line = format!("/remove {}", self.member(id).address);
         self.command(moderator, &line)?;
@@ -182,7 +182,7 @@ impl Stage<'_> {
     }
 
     /// Has the moderator close the group, which ends with that for all others.
-    pub(super) fn close(
+    pub(crate) fn close(
         &mut self,
         moderator: MemberId,
         participants: &[MemberId],
@@ -194,7 +194,7 @@ impl Stage<'_> {
 
     /// Has a member leave, and waits until its process and those of all others
     /// whose session ends with that have ended well.
-    pub(super) fn leave(&mut self, id: MemberId, others: &[MemberId]) -> anyhow::Result<()> {
+    pub(crate) fn leave(&mut self, id: MemberId, others: &[MemberId]) -> anyhow::Result<()> {
         let all = [others, &[id]].concat();
         self.may_end(&all);
         self.command(id, "/leave")?;
@@ -202,7 +202,7 @@ impl Stage<'_> {
     }
 
     /// Waits until their session and their process have ended well.
-    pub(super) fn have_ended(&mut self, ids: &[MemberId]) -> anyhow::Result<()> {
+    pub(crate) fn have_ended(&mut self, ids: &[MemberId]) -> anyhow::Result<()> {
         self.wait(|stage| stage.without(ids, "has ended", |member| member.status.is_some()))?;
         for &id in ids {
             let member = self.member(id);
@@ -214,7 +214,7 @@ impl Stage<'_> {
     }
 
     /// Why the session of one of ours ended; the reference does not tell.
-    pub(super) fn ended_because(&self, id: MemberId, reason: &str) -> anyhow::Result<()> {
+    pub(crate) fn ended_because(&self, id: MemberId, reason: &str) -> anyhow::Result<()> {
         let member = self.member(id);
         let closed = member.events("closed").last().context("no end")?;
         let found = closed.text("reason");

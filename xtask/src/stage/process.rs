@@ -15,13 +15,13 @@ const LINES: usize = 2048;
 
 /// A running member. Killed when dropped.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     input: SyncSender<Vec<u8>>,
 }
 
 impl Process {
-    pub(super) fn new(mut child: Child) -> anyhow::Result<Self> {
+    pub(crate) fn new(mut child: Child) -> anyhow::Result<Self> {
         let stdin = child.take_stdin().context("no pipe to its stdin")?;
         Ok(Self { child, input: writer(stdin) })
     }
@@ -30,12 +30,12 @@ impl Process {
     ///
     /// # Errors
     /// If it has ended, or does not read.
-    pub(super) fn write(&self, line: &[u8]) -> anyhow::Result<()> {
+    pub(crate) fn write(&self, line: &[u8]) -> anyhow::Result<()> {
         self.input.try_send([line, b"\n"].concat()).map_err(|_| anyhow!("it takes no more lines"))
     }
 
     /// What it is told by other means.
-    pub(super) fn child(&self) -> &Child {
+    pub(crate) fn child(&self) -> &Child {
         &self.child
     }
 
@@ -43,7 +43,7 @@ impl Process {
     ///
     /// # Errors
     /// If the system does not tell.
-    pub(super) fn end(&mut self) -> anyhow::Result<ExitStatus> {
+    pub(crate) fn end(&mut self) -> anyhow::Result<ExitStatus> {
         self.child.end().map(|(status, _)| status)
     }
 }

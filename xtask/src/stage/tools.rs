@@ -1,6 +1,6 @@
 //! How a node and a member of either side are started.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::cast::{Ours, Side, Theirs};
@@ -8,24 +8,31 @@ use crate::cargo::Programs;
 use crate::node::program;
 
 /// What everybody shares who is meant to understand each other.
-pub(super) const SECRET: &str = "the-secret-of-a-conversation-that-everybody-may-hear";
+pub(crate) const SECRET: &str = "the-secret-of-a-conversation-that-everybody-may-hear";
 
 /// What all groups are called.
-pub(super) const CHANNEL: &str = "interop/ns/chat";
+pub(crate) const CHANNEL: &str = "interop/ns/chat";
 
 /// What is needed to start either side.
 #[derive(Clone, Debug)]
-pub(super) struct Tools {
-    pub(super) programs: Programs,
+pub(crate) struct Tools {
+    pub(crate) programs: Programs,
+    /// If it plays a part.
+    pub(crate) reference: Option<Reference>,
+    pub(crate) log: String,
+}
+
+/// The program that has the reference do what our own programs do.
+#[derive(Clone, Debug)]
+pub(crate) struct Reference {
     /// Of the virtual environment.
-    pub(super) python: PathBuf,
-    pub(super) peer: PathBuf,
-    pub(super) log: String,
+    pub(crate) python: PathBuf,
+    pub(crate) peer: PathBuf,
 }
 
 impl Tools {
-    /// A node that listens there.
-    pub(super) fn node(&self, side: Side, address: &str) -> Command {
+    /// A node that listens there, with a configuration file that says the same.
+    pub(crate) fn node(&self, side: Side, address: &str, config: Option<&Path>) -> Command {
         let mut command = match side {
             Ours => {
                 let mut command = program(&self.programs.node);
@@ -39,11 +46,21 @@ impl Tools {
             }
         };
         command.args(["--listen", address]);
+        if let Some(config) = config {
+            command.arg("--config").arg(config);
+        }
+        command
+    }
+
+    /// A network that loses messages, in front of the node at this address.
+    pub(crate) fn lossy(&self, node: &str) -> Command {
+        let mut command = program(&self.programs.helper("slim-lossy"));
+        command.arg(node);
         command
     }
 
     /// A member, with the node at this address.
-    pub(super) fn member(&self, part: &Part<'_>, node: &str) -> Command {
+    pub(crate) fn member(&self, part: &Part<'_>, node: &str) -> Command {
         let mut command = match part.side {
             Ours => program(&self.programs.slim),
             Theirs => self.peer(),
@@ -75,40 +92,43 @@ impl Tools {
     }
 
     fn peer(&self) -> Command {
-        let mut command = program(&self.python);
-        command.arg(&self.peer).args(["--log", &self.log]);
+        let reference = self.reference.as_ref().expect("who casts the reference has it");
+        let mut command = program(&reference.python);
+        command.arg(&reference.peer).args(["--log", &self.log]);
         command
     }
 }
 
 /// A member that is to be started.
 #[derive(Clone, Debug)]
-pub(super) struct Part<'a> {
-    pub(super) side: Side,
+pub(crate) struct Part<'a> {
+    pub(crate) side: Side,
     /// Unique on the stage.
-    pub(super) label: &'a str,
+    pub(crate) label: &'a str,
     /// Third part of its name.
-    pub(super) app: &'a str,
-    /// `group` or `p2p`.
-    pub(super) mode: &'static str,
+    pub(crate) app: &'a str,
+    /// `group` or `p2p`; of the reference also `rpc`.
+    pub(crate) mode: &'static str,
     /// Channel or peer, for who creates a session.
-    pub(super) remote: Option<&'a str>,
-    pub(super) invites: Vec<String>,
-    pub(super) mls: bool,
+    pub(crate) remote: Option<&'a str>,
+    pub(crate) invites: Vec<String>,
+    pub(crate) mls: bool,
     /// Seconds until a message is repeated. Not too short: a moderator of the
     /// reference does not survive an answer that is slower.
-    pub(super) timeout: f64,
-    pub(super) max_retries: u32,
-    pub(super) secret: &'a str,
+    pub(crate) timeout: f64,
+    pub(crate) max_retries: u32,
+    pub(crate) secret: &'a str,
     /// A listener that does not send back what it gets.
-    pub(super) no_echo: bool,
+    pub(crate) no_echo: bool,
     /// Nothing is acknowledged or repeated. Only the reference creates such sessions.
-    pub(super) best_effort: bool,
+    pub(crate) best_effort: bool,
+    /// It has a clock of its own, which is so many seconds ahead.
+    pub(crate) clock: Option<i64>,
 }
 
 impl<'a> Part<'a> {
     /// Somebody who waits to be invited.
-    pub(super) fn participant(side: Side, label: &'a str) -> Self {
+    pub(crate) fn participant(side: Side, label: &'a str) -> Self {
         Self {
             side,
             label,
@@ -122,31 +142,32 @@ impl<'a> Part<'a> {
             secret: SECRET,
             no_echo: false,
             best_effort: false,
+            clock: None,
         }
     }
 
     /// Somebody who creates the group.
-    pub(super) fn moderator(side: Side, mls: bool, invites: Vec<String>) -> Self {
+    pub(crate) fn moderator(side: Side, mls: bool, invites: Vec<String>) -> Self {
         Self { remote: Some(CHANNEL), invites, mls, ..Self::participant(side, "mod") }
     }
 
     /// Somebody who waits for calls.
-    pub(super) fn listener(side: Side, label: &'a str) -> Self {
+    pub(crate) fn listener(side: Side, label: &'a str) -> Self {
         Self { mode: "p2p", ..Self::participant(side, label) }
     }
 
     /// Somebody who calls.
-    pub(super) fn caller(side: Side, label: &'a str, peer: &'a str, mls: bool) -> Self {
+    pub(crate) fn caller(side: Side, label: &'a str, peer: &'a str, mls: bool) -> Self {
         Self { remote: Some(peer), mls, ..Self::listener(side, label) }
     }
 
     /// Its name.
-    pub(super) fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         address(self.app)
     }
 }
 
 /// The name of an application.
-pub(super) fn address(app: &str) -> String {
+pub(crate) fn address(app: &str) -> String {
     format!("interop/ns/{app}")
 }

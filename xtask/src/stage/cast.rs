@@ -4,21 +4,21 @@ use std::fmt;
 
 /// An implementation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
+pub(crate) enum Side {
     /// This project.
     Ours,
     /// The reference.
     Theirs,
 }
 
-pub(super) use Side::{Ours, Theirs};
+pub(crate) use Side::{Ours, Theirs};
 
 impl Side {
     /// Both of them.
-    pub(super) const BOTH: [Self; 2] = [Ours, Theirs];
+    pub(crate) const BOTH: [Self; 2] = [Ours, Theirs];
 
     /// The other one.
-    pub(super) fn other(self) -> Self {
+    pub(crate) fn other(self) -> Self {
         match self {
             Ours => Theirs,
             Theirs => Ours,
@@ -37,18 +37,18 @@ impl fmt::Display for Side {
 
 /// One way to play a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Cast {
-    pub(super) node: Side,
+pub(crate) struct Cast {
+    pub(crate) node: Side,
     /// Moderator of the group, or caller.
-    pub(super) moderator: Side,
+    pub(crate) moderator: Side,
     /// Those that are invited or called, in this order.
-    pub(super) others: Vec<Side>,
-    pub(super) mls: bool,
+    pub(crate) others: Vec<Side>,
+    pub(crate) mls: bool,
 }
 
 impl Cast {
     /// The others in words, for the table.
-    pub(super) fn others(&self) -> String {
+    pub(crate) fn others(&self) -> String {
         Side::BOTH
             .iter()
             .filter_map(|side| match self.others.iter().filter(|other| *other == side).count() {
@@ -62,13 +62,13 @@ impl Cast {
 }
 
 /// Everything in `casts`, with and without MLS.
-pub(super) fn with_and_without_mls(casts: impl IntoIterator<Item = Cast>) -> Vec<Cast> {
+pub(crate) fn with_and_without_mls(casts: impl IntoIterator<Item = Cast>) -> Vec<Cast> {
     let both = |cast: Cast| [Cast { mls: true, ..cast.clone() }, Cast { mls: false, ..cast }];
     casts.into_iter().flat_map(both).collect()
 }
 
 /// A group in the given nodes, moderated by each side.
-pub(super) fn groups(nodes: &[Side], others: &[Side]) -> Vec<Cast> {
+pub(crate) fn groups(nodes: &[Side], others: &[Side]) -> Vec<Cast> {
     let mut casts = Vec::new();
     for &node in nodes {
         for moderator in Side::BOTH {
@@ -79,7 +79,7 @@ pub(super) fn groups(nodes: &[Side], others: &[Side]) -> Vec<Cast> {
 }
 
 /// Calls from each side to the other, over the given nodes.
-pub(super) fn calls(nodes: &[Side]) -> Vec<Cast> {
+pub(crate) fn calls(nodes: &[Side]) -> Vec<Cast> {
     let mut casts = groups(nodes, &[]);
     for cast in &mut casts {
         cast.others = vec![cast.moderator.other()];

@@ -19,7 +19,7 @@ static HANDED_OUT: AtomicU16 = AtomicU16::new(0);
 ///
 /// # Errors
 /// If there is none.
-pub(super) fn free() -> anyhow::Result<u16> {
+pub(crate) fn free() -> anyhow::Result<u16> {
     let count = PORTS.end - PORTS.start;
     // Two runs at the same time begin at different places.
     let start = std::process::id() % u32::from(count);

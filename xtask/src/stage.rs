@@ -4,25 +4,33 @@
 //! of the case with what was said to it: nothing missing, nothing twice, nothing
 //! else, in order per sender.
 
+pub(crate) mod cast;
+mod clock;
+mod group;
+mod network;
+pub(crate) mod ports;
+pub(crate) mod process;
+pub(crate) mod record;
+pub(crate) mod tools;
+
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
-use super::cast::{Cast, Ours};
-use super::ports;
-use super::process::Process;
-use super::record::{self, Acks, Echo, MemberId, Record, Said};
-use super::tools::{Part, Tools};
+use self::cast::{Cast, Ours};
+use self::process::Process;
+use self::record::{Acks, Echo, MemberId, Record, Said};
+use self::tools::{Part, Tools};
 use crate::child::{Child, Output};
 use crate::difference::some_of;
 use crate::node::Node;
 
 /// Until a step is done. Generous: two processors may have many processes to run.
-pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(90);
+pub(crate) const STEP_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How many ports are tried: somebody may take one just before the node does.
 const ATTEMPTS: usize = 3;
@@ -35,9 +43,9 @@ const TRACED: usize = 400;
 
 /// Everything about one run of a case.
 #[derive(Debug)]
-pub(super) struct Stage<'a> {
+pub(crate) struct Stage<'a> {
     tools: &'a Tools,
-    pub(super) cast: &'a Cast,
+    pub(crate) cast: &'a Cast,
     /// For logs.
     folder: PathBuf,
     trace: File,
@@ -46,6 +54,9 @@ pub(super) struct Stage<'a> {
     /// Where the node listens, also while it does not.
     node_address: String,
     node_starts: usize,
+    node_config: Option<PathBuf>,
+    /// Between the node and those that start from now on.
+    network: Option<Node>,
     /// What each member told, and its process.
     records: Vec<Record>,
     processes: Vec<Process>,
@@ -54,11 +65,11 @@ pub(super) struct Stage<'a> {
     /// Lines said so far, so that no two are alike.
     lines: usize,
     /// Who acknowledges what is said from now on.
-    pub(super) acks: Acks,
+    pub(crate) acks: Acks,
     /// Who may hear what is said from now on or not, because it joins or leaves.
-    pub(super) passers_by: Vec<MemberId>,
+    pub(crate) passers_by: Vec<MemberId>,
     /// How strictly the reference checks identities: `off`, `warn`, `enforce`.
-    pub(super) identity_binding: &'static str,
+    pub(crate) identity_binding: &'static str,
 }
 
 impl<'a> Stage<'a> {
@@ -66,7 +77,7 @@ impl<'a> Stage<'a> {
     ///
     /// # Errors
     /// If the node does not start.
-    pub(super) fn new(tools: &'a Tools, cast: &'a Cast, folder: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn new(tools: &'a Tools, cast: &'a Cast, folder: &Path) -> anyhow::Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("cannot create {folder:?}"))?;
         let trace = folder.join("trace");
         let trace = File::create(&trace).with_context(|| format!("cannot write {trace:?}"))?;
@@ -80,6 +91,8 @@ impl<'a> Stage<'a> {
             node: None,
             node_address: String::new(),
             node_starts: 0,
+            node_config: None,
+            network: None,
             records: Vec::new(),
             processes: Vec::new(),
             sender,
@@ -103,33 +116,75 @@ impl<'a> Stage<'a> {
     }
 
     /// Starts the node where it was before.
-    pub(super) fn start_node(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn start_node(&mut self) -> anyhow::Result<()> {
         self.node_starts += 1;
         let log = self.log(&format!("node-{}", self.node_starts))?;
-        let mut command = self.tools.node(self.cast.node, &self.node_address);
+        let config = self.node_config.as_deref();
+        let mut command = self.tools.node(self.cast.node, &self.node_address, config);
         self.node = Some(Node::start(&mut command, Some(log))?);
         self.note("node", "listens")
     }
 
+    /// Has the node be as a configuration file says, which takes header MACs from
+    /// everybody.
+    pub(crate) fn restart_node_from_file(&mut self) -> anyhow::Result<()> {
+        self.stop_node()?;
+        let path = self.folder.join("node.yaml");
+        fs::write(&path, node_file(&self.node_address)).context("writing the node's file")?;
+        self.node_config = Some(path);
+        self.start_node()
+    }
+
     /// Asks the node to end, and waits until it has.
-    pub(super) fn stop_node(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn stop_node(&mut self) -> anyhow::Result<()> {
         let stopped = self.node.take().context("there is no node")?.stop();
         self.note("node", "has ended")?;
         stopped
     }
 
     /// Ends the node without warning.
-    pub(super) fn kill_node(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn kill_node(&mut self) -> anyhow::Result<()> {
         drop(self.node.take());
         self.note("node", "was killed")
     }
 
+    /// Has the node stand still, or go on.
+    pub(crate) fn freeze_node(&mut self, is_still: bool) -> anyhow::Result<()> {
+        let node = self.node.as_ref().context("there is no node")?.child();
+        if is_still {
+            node.freeze();
+            return self.note("node", "stands still");
+        }
+        node.thaw();
+        self.note("node", "goes on")
+    }
+
+    /// What programs are started with.
+    pub(crate) fn tools(&self) -> &Tools {
+        self.tools
+    }
+
+    /// Where the node listens.
+    pub(crate) fn node_address(&self) -> &str {
+        &self.node_address
+    }
+
     /// Starts a member.
-    pub(super) fn start(&mut self, part: &Part<'_>) -> anyhow::Result<MemberId> {
+    pub(crate) fn start(&mut self, part: &Part<'_>) -> anyhow::Result<MemberId> {
+        let node = self.network.as_ref().map_or(self.node_address.as_str(), Node::address);
+        let node = node.to_owned();
+        self.start_at(part, &node)
+    }
+
+    /// Starts a member that finds the node elsewhere than the others do.
+    pub(crate) fn start_at(&mut self, part: &Part<'_>, node: &str) -> anyhow::Result<MemberId> {
         let id = MemberId(self.records.len());
         let log = self.log(part.label)?;
-        let mut command = self.tools.member(part, &self.node_address);
+        let mut command = self.tools.member(part, node);
         command.env("SLIM_IDENTITY_BINDING", self.identity_binding);
+        if let Some(ahead) = part.clock {
+            self.give_clock(&mut command, part.label, ahead)?;
+        }
         let sender = self.sender.clone();
         let child = Child::start_logged(&mut command, log, move |output| {
             // Nobody listens any more once the case is over.
@@ -153,24 +208,52 @@ impl<'a> Stage<'a> {
     }
 
     /// A member, and what it told.
-    pub(super) fn member(&self, id: MemberId) -> &Record {
+    pub(crate) fn member(&self, id: MemberId) -> &Record {
         &self.records[id.0]
     }
 
+    /// All members so far.
+    pub(crate) fn everybody(&self) -> Vec<MemberId> {
+        (0..self.records.len()).map(MemberId).collect()
+    }
+
     /// That this error is no mistake of this member.
-    pub(super) fn tolerate(&mut self, id: MemberId, code: &'static str) {
+    pub(crate) fn tolerate(&mut self, id: MemberId, code: &'static str) {
         self.records[id.0].tolerates.insert(code);
     }
 
     /// Ends its process without warning.
-    pub(super) fn kill(&mut self, id: MemberId) -> anyhow::Result<()> {
+    pub(crate) fn kill(&mut self, id: MemberId) -> anyhow::Result<()> {
         self.may_end(&[id]);
+        self.records[id.0].was_killed = true;
         self.processes[id.0].child().kill();
         self.wait(|stage| stage.without(&[id], "is dead", |member| member.status.is_some()))
     }
 
+    /// Asks its process to end.
+    pub(crate) fn terminate(&mut self, id: MemberId) -> anyhow::Result<()> {
+        self.may_end(&[id]);
+        self.processes[id.0].child().terminate();
+        self.note(&self.member(id).label.clone(), "is asked to end")
+    }
+
+    /// Waits until its process has ended, with status 0.
+    pub(crate) fn has_ended(&mut self, id: MemberId) -> anyhow::Result<()> {
+        self.wait(|stage| stage.without(&[id], "has ended", |who| who.status.is_some()))?;
+        let status = self.member(id).status.context("no status")?;
+        ensure!(status.success(), "{} ended with {status}", self.member(id).label);
+        Ok(())
+    }
+
+    /// Whether `listener` heard the last line of `speaker`.
+    pub(crate) fn has_heard_last(&self, listener: MemberId, speaker: MemberId) -> bool {
+        let speaker = self.member(speaker);
+        let last = speaker.said.last().map(|said| &said.text);
+        last.is_some_and(|text| self.member(listener).heard_of(speaker).contains(text))
+    }
+
     /// Has these stand still.
-    pub(super) fn freeze(&mut self, ids: &[MemberId]) -> anyhow::Result<()> {
+    pub(crate) fn freeze(&mut self, ids: &[MemberId]) -> anyhow::Result<()> {
         for &id in ids {
             self.processes[id.0].child().freeze();
             self.note(&self.member(id).label.clone(), "stands still")?;
@@ -179,7 +262,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Lets them go on.
-    pub(super) fn thaw(&mut self, ids: &[MemberId]) -> anyhow::Result<()> {
+    pub(crate) fn thaw(&mut self, ids: &[MemberId]) -> anyhow::Result<()> {
         for &id in ids {
             self.processes[id.0].child().thaw();
             self.note(&self.member(id).label.clone(), "goes on")?;
@@ -188,12 +271,12 @@ impl<'a> Stage<'a> {
     }
 
     /// Ours and theirs among these.
-    pub(super) fn sides(&self, ids: &[MemberId]) -> (Vec<MemberId>, Vec<MemberId>) {
+    pub(crate) fn sides(&self, ids: &[MemberId]) -> (Vec<MemberId>, Vec<MemberId>) {
         ids.iter().partition(|id| self.member(**id).side == Ours)
     }
 
     /// Gives a member a line that is not published.
-    pub(super) fn command(&mut self, id: MemberId, line: &str) -> anyhow::Result<()> {
+    pub(crate) fn command(&mut self, id: MemberId, line: &str) -> anyhow::Result<()> {
         self.write(id, line.as_bytes())
     }
 
@@ -205,14 +288,14 @@ impl<'a> Stage<'a> {
     }
 
     /// Has `speaker` say something of its own to `listeners`.
-    pub(super) fn say(&mut self, speaker: MemberId, listeners: &[MemberId]) -> anyhow::Result<()> {
+    pub(crate) fn say(&mut self, speaker: MemberId, listeners: &[MemberId]) -> anyhow::Result<()> {
         self.lines += 1;
         let text = format!("{} says {}", self.member(speaker).label, self.lines);
         self.say_as(speaker, listeners, text.as_bytes(), text.clone())
     }
 
     /// Gives `speaker` a line of input, which `listeners` are to hear as `text`.
-    pub(super) fn say_as(
+    pub(crate) fn say_as(
         &mut self,
         speaker: MemberId,
         listeners: &[MemberId],
@@ -232,7 +315,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Has `caller` say something that `listener` hears and sends back.
-    pub(super) fn call_out(&mut self, caller: MemberId, listener: MemberId) -> anyhow::Result<()> {
+    pub(crate) fn call_out(&mut self, caller: MemberId, listener: MemberId) -> anyhow::Result<()> {
         self.say(caller, &[listener])?;
         let said = self.member(caller).said.last().context("nothing was said")?;
         let echo = Echo { listener: caller, text: said.text.clone() };
@@ -244,7 +327,7 @@ impl<'a> Stage<'a> {
     ///
     /// # Errors
     /// At once if something is wrong, else when the time for one step is over.
-    pub(super) fn wait(&mut self, missing: impl Fn(&Self) -> Vec<String>) -> anyhow::Result<()> {
+    pub(crate) fn wait(&mut self, missing: impl Fn(&Self) -> Vec<String>) -> anyhow::Result<()> {
         let deadline = Instant::now() + STEP_TIMEOUT;
         while !missing(self).is_empty() {
             if !self.take_in(deadline)? {
@@ -256,7 +339,7 @@ impl<'a> Stage<'a> {
 
     /// Takes in what is there, or the next thing that comes; false: the deadline is
     /// over.
-    pub(super) fn take_in(&mut self, deadline: Instant) -> anyhow::Result<bool> {
+    pub(crate) fn take_in(&mut self, deadline: Instant) -> anyhow::Result<bool> {
         let left = deadline.saturating_duration_since(Instant::now());
         let Ok((id, output)) = self.outputs.recv_timeout(left) else {
             return Ok(false);
@@ -286,30 +369,30 @@ impl<'a> Stage<'a> {
 
     /// Lets time pass. Not to wait for something, but where the time itself is what
     /// is tried.
-    pub(super) fn pass(&mut self, time: Duration) -> anyhow::Result<()> {
+    pub(crate) fn pass(&mut self, time: Duration) -> anyhow::Result<()> {
         let until = Instant::now() + time;
         while self.take_in(until)? {}
         Ok(())
     }
 
     /// Waits until all that was said so far is heard and has its outcome.
-    pub(super) fn all_heard(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn all_heard(&mut self) -> anyhow::Result<()> {
         self.wait(|stage| record::not_heard(&stage.records))
     }
 
     /// Waits until all that these said so far has its outcome.
-    pub(super) fn settled(&mut self, ids: &[MemberId]) -> anyhow::Result<()> {
+    pub(crate) fn settled(&mut self, ids: &[MemberId]) -> anyhow::Result<()> {
         let knows = |member: &Record| member.said.iter().all(|said| said.outcome.is_some());
         self.wait(|stage| stage.without(ids, "knows what became of its lines", knows))
     }
 
     /// Waits until each of these members has told an event of this kind.
-    pub(super) fn all_have(&mut self, ids: &[MemberId], kind: &str) -> anyhow::Result<()> {
+    pub(crate) fn all_have(&mut self, ids: &[MemberId], kind: &str) -> anyhow::Result<()> {
         self.wait(|stage| stage.without(ids, &format!("has told {kind:?}"), |who| who.has(kind)))
     }
 
     /// Those of whom something is not true, in words.
-    pub(super) fn without(
+    pub(crate) fn without(
         &self,
         ids: &[MemberId],
         what: &str,
@@ -323,14 +406,14 @@ impl<'a> Stage<'a> {
     }
 
     /// That these may end from now on.
-    pub(super) fn may_end(&mut self, ids: &[MemberId]) {
+    pub(crate) fn may_end(&mut self, ids: &[MemberId]) {
         for &id in ids {
             self.records[id.0].may_end = true;
         }
     }
 
     /// The verdict, once everything was played. The node ends last.
-    pub(super) fn finish(mut self) -> anyhow::Result<()> {
+    pub(crate) fn finish(mut self) -> anyhow::Result<()> {
         while let Ok((id, output)) = self.outputs.try_recv() {
             self.on_output(id, output)?;
         }
@@ -340,4 +423,19 @@ impl<'a> Stage<'a> {
             None => Ok(()),
         }
     }
+}
+
+/// A configuration file that both sides' nodes understand.
+fn node_file(address: &str) -> String {
+    format!(
+        r#"services:
+  slim/0:
+    node_id: node-from-a-file
+    dataplane:
+      servers:
+        - endpoint: "{address}"
+          tls: {{ insecure: true }}
+          require_header_mac: true
+"#
+    )
 }
