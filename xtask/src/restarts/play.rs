@@ -51,7 +51,9 @@ pub(super) fn play(stage: &mut Stage<'_>, cell: Cell) -> anyhow::Result<String> 
             scene.hold(&format!("hold {} in", cell.operation.message()))?;
             scene.begin(stage)?;
             ensure!(scene.holding.line()? == "held", "nothing was held");
-            scene.others_are_told(stage)?;
+            if cell.operation == Operation::Close {
+                scene.others_are_told(stage)?;
+            }
             scene.hit(stage)?;
             scene.relent(stage)?;
         }
@@ -213,7 +215,10 @@ impl Scene {
                 stage.have_ended(&[removed])?;
                 self.has_removed(stage)
             }
-            Operation::Publish => stage.settled(&[self.moderator]),
+            Operation::Publish => {
+                stage.settled(&[self.moderator])?;
+                self.has_heard(stage, self.subject)
+            }
             Operation::Rejoin => {
                 stage.settled(&[self.moderator])?;
                 self.has_heard(stage, self.subject)?;
@@ -252,9 +257,6 @@ impl Scene {
 
     /// Waits until a closing that is held for the subject has reached the others.
     fn others_are_told(&self, stage: &mut Stage<'_>) -> anyhow::Result<()> {
-        if self.cell.operation != Operation::Close {
-            return Ok(());
-        }
         let others = self.group.iter().copied();
         let others: Vec<MemberId> =
             others.filter(|&id| id != self.subject && id != self.moderator).collect();
@@ -305,6 +307,10 @@ impl Scene {
             }
             (Some(_), Hit::Killed) => self.hold("pass"),
             (Some(id), Hit::Stopped) => {
+                if id == self.moderator && self.cell.moment == Moment::During {
+                    // It has begun to end before what is held goes on.
+                    self.others_are_told(stage)?;
+                }
                 self.hold("pass")?;
                 stage.has_ended(id)
             }
@@ -347,9 +353,10 @@ impl Scene {
                 }
                 Ok(())
             }
-            Operation::Publish => stage.settled(&[self.moderator]),
-            Operation::Rejoin if self.lacks(self.subject) => stage.settled(&[self.moderator]),
-            Operation::Commit | Operation::Rejoin => self.is_done(stage),
+            Operation::Publish | Operation::Rejoin if self.lacks(self.subject) => {
+                stage.settled(&[self.moderator])
+            }
+            Operation::Commit | Operation::Publish | Operation::Rejoin => self.is_done(stage),
             Operation::Close => bail!("a group that is closed is over"),
         }
     }

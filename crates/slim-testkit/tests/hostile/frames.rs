@@ -307,7 +307,8 @@ async fn replayed_frames() {
         // Commands, too: somebody comes and goes.
         let (dan, _) = client(&scene.cluster, "dan").await;
         within("joining", scene.sessions[0].invite(dan.name())).await.unwrap();
-        messages(&next_session(&dan).await, 5).await;
+        let dans = next_session(&dan).await;
+        messages(&dans, 5).await;
         within("removing", scene.sessions[0].remove(dan.name())).await.unwrap();
         scene.accept_epoch().await;
         let (mut overheard, mut commands) = (Vec::new(), 0);

@@ -119,7 +119,8 @@ async fn replies_that_nobody_asked_for() {
         // The moderator can still invite, and remove.
         let (dan, _) = client(&scene.cluster, "dan").await;
         within("joining", scene.sessions[0].invite(dan.name())).await.unwrap();
-        messages(&next_session(&dan).await, 5).await;
+        let dans = next_session(&dan).await;
+        messages(&dans, 5).await;
         within("removing", scene.sessions[0].remove(dan.name())).await.unwrap();
         scene.accept_epoch().await;
     })
@@ -199,7 +200,8 @@ async fn a_forged_reply_does_not_end_an_invitation() {
         let (dan, _) = client(&scene.cluster, "dan").await;
         let joined = within("the outcome", invite).await.unwrap();
         assert_eq!(joined.as_ref(), Ok(dan.name()));
-        messages(&next_session(&dan).await, 5).await;
+        let dans = next_session(&dan).await;
+        messages(&dans, 5).await;
         within("removing", scene.sessions[0].remove(dan.name())).await.unwrap();
         scene.accept_epoch().await;
     })
