@@ -20,7 +20,7 @@ mod side;
 mod stack;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
@@ -82,11 +82,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let file = folder.join("samples.json");
     let mut samples = Samples::read(&file)?;
     if !args.again {
-        play(args, &chosen, &mut samples)?;
-        // What a quick run tells is worth nothing later.
-        if !args.quick {
-            samples.write(&file)?;
-        }
+        play(args, &chosen, &mut samples, &file)?;
     }
     for table in report::tables(&chosen, &samples) {
         println!("\n{table}");
@@ -98,7 +94,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn play(args: &Args, cases: &[&Case], samples: &mut Samples) -> anyhow::Result<()> {
+fn play(args: &Args, cases: &[&Case], samples: &mut Samples, file: &Path) -> anyhow::Result<()> {
     let tools = Tools::new(&args.python, args.programs.as_deref())?;
     for case in cases {
         samples.forget(case.name);
@@ -119,6 +115,10 @@ fn play(args: &Args, cases: &[&Case], samples: &mut Samples) -> anyhow::Result<(
                 let run = Run { tools: &tools, side, is_quick: args.quick };
                 let told = (case.play)(&run).with_context(|| format!("{} of {side}", case.name))?;
                 samples.add(case.name, side, round, told);
+                // What a quick run tells is worth nothing later.
+                if !args.quick {
+                    samples.write(file)?;
+                }
             }
         }
     }
