@@ -31,8 +31,9 @@ use crate::mac::LinkKey;
 /// a thousand; more only delays the moment at which a slow reader is noticed.
 pub const DEFAULT_QUEUE_BYTES: usize = 1024 * 1024;
 
-/// Control messages that may wait on one link, in bytes. A subscription ack takes
-/// some 20, so who fills it subscribes without reading the answers.
+/// Control messages that may wait on one link, in bytes, or one message. A
+/// subscription ack takes some 20, so who fills it asks faster than it reads: it
+/// waits, see [`Outbound::control_space`].
 pub const CONTROL_QUEUE_BYTES: usize = 64 * 1024;
 
 /// Small messages go out together in pieces of up to this many bytes. The kernel
@@ -45,7 +46,7 @@ const SMALL_LEN: usize = 32 * 1024;
 
 /// The sending half of a link. Clones are cheap and share the queue.
 ///
-/// Nothing here waits, but [`Self::space`]. Frames of one pusher leave in order.
+/// Nothing here waits, but [`Self::space`] and [`Self::control_space`]. Frames of one pusher leave in order.
 #[derive(Clone)]
 pub struct Outbound {
     queue: Arc<Queue>,
@@ -85,6 +86,12 @@ impl Outbound {
         self.queue.push_control(&message.encode())
     }
 
+    /// Waits until all control messages have been handed to the transport, or the
+    /// link is closed. How long that takes is up to the peer: bound it with a timeout.
+    pub async fn control_space(&self) {
+        self.wait(|| self.queue.lock().control.is_empty()).await;
+    }
+
     /// Tells the writer that there is something to send. Cheap if there is not.
     pub fn wake(&self) {
         self.queue.wake_writer();
@@ -94,10 +101,15 @@ impl Outbound {
     /// How long that takes is up to the peer: bound it with a timeout. Room that
     /// other links make is noticed when this one's peer reads something.
     pub async fn space(&self) {
+        self.wait(|| self.queue.has_room(self.queue.queued())).await;
+    }
+
+    /// Waits until this is so, or the link is closed.
+    async fn wait(&self, is_so: impl Fn() -> bool) {
         loop {
             let mut changed = pin!(self.queue.space.notified());
             changed.as_mut().enable();
-            if self.is_closed() || self.queue.has_room(self.queue.queued()) {
+            if self.is_closed() || is_so() {
                 return;
             }
             changed.await;
@@ -286,7 +298,8 @@ impl Queue {
     pub(crate) fn push_control(&self, message: &[u8]) -> Result<(), PushError> {
         let mut state = self.lock();
         self.admits(0)?;
-        if state.control.len() + grpc::PREFIX_LEN + message.len() > CONTROL_QUEUE_BYTES {
+        let len = state.control.len() + grpc::PREFIX_LEN + message.len();
+        if len > CONTROL_QUEUE_BYTES && !state.control.is_empty() {
             return Err(PushError::Full);
         }
         state.control.put_slice(&grpc::prefix(message.len()));
@@ -447,6 +460,8 @@ impl http_body::Body for OutboundBody {
         let mut state = this.queue.lock();
         if !state.control.is_empty() {
             let control = mem::take(&mut state.control).freeze();
+            drop(state);
+            this.queue.space.notify_waiters();
             return Poll::Ready(Some(Ok(Frame::data(control))));
         }
         if state.pieces.is_empty() && !state.open.is_empty() {

@@ -4,7 +4,8 @@
 //! their writers, then waits for those whose queue was full, all of them at the
 //! same time. So a slow subscriber delays nobody's copy of the frames that were
 //! read together with its own; it delays what its publishers send next, by
-//! [`NodeConfig::slow_subscriber_grace`] at most, and is shed then.
+//! [`NodeConfig::slow_subscriber_grace`] at most, and is shed then. Who asks faster
+//! than it reads the answers delays itself, for as long at most.
 //!
 //! A task that panics takes its own link with it, routes included, and no other.
 
@@ -266,7 +267,11 @@ impl<'a> LinkTask<'a> {
     async fn handle(&mut self, batch: &[Frame]) {
         let mut turn = self.new_turn();
         for frame in batch {
-            self.handle_frame(frame, &mut turn);
+            if let Some(answer) = self.handle_frame(frame, &mut turn) {
+                self.end_turn(turn).await;
+                self.answer_slowly(&answer).await;
+                turn = self.new_turn();
+            }
             if turn.copies >= COPIES_PER_TURN {
                 self.end_turn(turn).await;
                 yield_now().await;
@@ -281,13 +286,15 @@ impl<'a> LinkTask<'a> {
         Turn { number, ..Turn::default() }
     }
 
-    /// Queues what follows from one frame.
-    fn handle_frame<'f>(&mut self, frame: &'f Frame, turn: &mut Turn<'f>) {
+    /// Queues what follows from one frame. Gives the answer back for which there is
+    /// no room.
+    #[must_use]
+    fn handle_frame<'f>(&mut self, frame: &'f Frame, turn: &mut Turn<'f>) -> Option<Message> {
         turn.targets.clear();
         let usable = |link: &Subscriber| !link.outbound().is_closed();
         match route(frame, &self.shared.table, &mut self.routes, usable, &mut turn.targets) {
             Ok(Routed::Done) => {}
-            Ok(Routed::Answer(ack)) => self.answer(ack, turn),
+            Ok(Routed::Answer(ack)) => return self.answer(ack, turn),
             Ok(Routed::Forward(frame, outgoing)) => {
                 let header = frame.header();
                 let copies = turn.targets.len();
@@ -309,21 +316,29 @@ impl<'a> LinkTask<'a> {
                 self.tally.add(reason, 1);
             }
         }
+        None
     }
 
-    /// Queues an ack in front of all data.
-    fn answer(&mut self, ack: SubscriptionAck, turn: &mut Turn<'_>) {
+    /// Queues an ack in front of all data, or gives it back if there is no room.
+    fn answer(&mut self, ack: SubscriptionAck, turn: &mut Turn<'_>) -> Option<Message> {
         if let Err(reason) = &ack.result {
             debug!(subscription_id = ack.subscription_id, %reason, "subscription refused");
             self.tally.add(Counter::RefusedSubscriptions, 1);
         }
-        let link = self.routes.link();
-        match link.outbound().try_push_control(&Message::SubscriptionAck(ack)) {
+        let (link, ack) = (self.routes.link(), Message::SubscriptionAck(ack));
+        match link.outbound().try_push_control(&ack) {
             Ok(()) if link.touch(turn.number) => turn.touched.push(Arc::clone(link)),
             Ok(()) | Err(PushError::Closed) => {}
-            // It subscribes and does not read the answers.
-            Err(PushError::Full) => link.shed(&mut self.tally),
+            Err(PushError::Full) => return Some(ack),
         }
+        None
+    }
+
+    /// Waits until the peer has read what it was answered before.
+    async fn answer_slowly(&mut self, answer: &Message) {
+        debug!("waiting for answers to be read");
+        let tally = self.routes.link().answer_slowly(answer, self.shared.grace.period).await;
+        self.tally.merge(&tally);
     }
 
     /// Wakes the writers, then waits for those that are behind.

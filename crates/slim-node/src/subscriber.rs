@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use slim_link::{CloseReason, Outbound, PushError};
-use slim_proto::{Outgoing, RoutedFrame};
+use slim_proto::{Message, Outgoing, RoutedFrame};
 use tokio::time::{Instant, timeout_at};
 
 use crate::metrics::{Counter, Tally};
@@ -93,6 +93,20 @@ impl Subscriber {
             }
         }
         self.outbound.wake();
+        tally
+    }
+
+    /// Queues an answer once there is room. Sheds the link if the answers before it
+    /// are not taken in this time, so this ends.
+    pub(crate) async fn answer_slowly(&self, answer: &Message, period: Duration) -> Tally {
+        let mut tally = Tally::default();
+        let until = Instant::now() + period;
+        while let Err(PushError::Full) = self.outbound.try_push_control(answer) {
+            self.outbound.wake();
+            if timeout_at(until, self.outbound.control_space()).await.is_err() {
+                self.shed(&mut tally);
+            }
+        }
         tally
     }
 

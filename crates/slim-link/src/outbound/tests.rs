@@ -255,14 +255,33 @@ async fn space_comes_with_reading() {
 }
 
 #[tokio::test]
+async fn space_for_control_comes_with_reading() {
+    let mut link = link(1000);
+    link.outbound.control_space().await;
+    while link.outbound.try_push_control(&ack(1)).is_ok() {}
+    let outbound = link.outbound.clone();
+    let waiting = tokio::spawn(async move { outbound.control_space().await });
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    link.data();
+    waiting.await.unwrap();
+    link.outbound.try_push_control(&ack(1)).unwrap();
+}
+
+#[tokio::test]
 async fn closing_ends_the_wait_for_space() {
     let link = link(1000);
     push(&link, 1, 1000).unwrap();
+    link.outbound.try_push_control(&ack(1)).unwrap();
     let outbound = link.outbound.clone();
     let waiting = tokio::spawn(async move { outbound.space().await });
+    let outbound = link.outbound.clone();
+    let waiting_for_control = tokio::spawn(async move { outbound.control_space().await });
     tokio::task::yield_now().await;
+    assert!(!waiting.is_finished() && !waiting_for_control.is_finished());
     link.outbound.close(CloseReason::Done);
     waiting.await.unwrap();
+    waiting_for_control.await.unwrap();
 }
 
 #[test]

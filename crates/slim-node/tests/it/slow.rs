@@ -116,7 +116,7 @@ async fn a_publisher_that_waits_delays_nobody_else() {
 
 #[tokio::test]
 async fn who_does_not_read_the_answers_is_shed() {
-    let node = TestNode::start_with(config_with_grace(Duration::from_secs(3600))).await;
+    let node = TestNode::start_with(config_with_grace(Duration::from_millis(100))).await;
     let mut mallory = RawStream::start(node.addr).await;
     let mut bob = Client::start(&node, "bob", 2).await;
     let question =
@@ -133,5 +133,83 @@ async fn who_does_not_read_the_answers_is_shed() {
     node.until(|metrics| metrics.links == 1).await;
     let carol = Client::connect(&node, "carol", 3).await;
     bob.has_nothing_from(&carol).await;
+    mallory.end().await;
+}
+
+#[tokio::test]
+async fn who_asks_much_at_once_gets_all_answers_if_it_reads_them() {
+    const QUESTIONS: u64 = 100_000;
+    let config = NodeConfig {
+        max_subscriptions_per_link: QUESTIONS as usize,
+        ..config_with_grace(Duration::from_secs(3600))
+    };
+    let node = TestNode::start_with(config).await;
+    let mut alice = RawStream::start(node.addr).await;
+    let mut bob = Client::start(&node, "bob", 2).await;
+    let carol = Client::connect(&node, "carol", 3).await;
+    let questions: Vec<_> = (1..=QUESTIONS)
+        .map(|id| subscription(&name("much", id.into()), id))
+        .map(|question| alice.signed(&Message::Subscribe(question)).encode())
+        .collect();
+    let sender = alice.sender();
+    let ask = async {
+        for question in &questions {
+            sender.send_bytes(question).await;
+        }
+    };
+    let read = async {
+        until_it_waits(&node, &mut bob, &carol).await;
+        for id in 1..=QUESTIONS {
+            assert_eq!(alice.next().await, Some(Message::SubscriptionAck(ok(id))));
+        }
+    };
+    tokio::join!(ask, read);
+    let metrics = node.metrics();
+    // Bob has one, too.
+    assert_eq!((metrics.subscriptions as u64, metrics.shed_links), (QUESTIONS + 1, 0));
+}
+
+/// Waits until the node reads nothing more but what these two say; tells how much it has
+/// read of others.
+async fn until_it_waits(node: &TestNode, bob: &mut Client, carol: &Client) -> u64 {
+    let (mut received, mut rounds_without) = (0, 0);
+    while rounds_without < 50 {
+        bob.has_nothing_from(carol).await;
+        rounds_without += 1;
+        let metrics = node.metrics();
+        let now = metrics.received - metrics.delivered;
+        if now != received {
+            (received, rounds_without) = (now, 0);
+        }
+    }
+    received
+}
+
+/// Who does not read them waits, and nobody else does.
+#[tokio::test]
+async fn who_waits_for_answers_delays_nobody_and_ends_with_the_node() {
+    let config = NodeConfig {
+        drain_timeout: Duration::from_millis(100),
+        ..config_with_grace(Duration::from_secs(3600))
+    };
+    let mut node = TestNode::start_with(config).await;
+    let mallory = RawStream::start(node.addr).await;
+    let question =
+        mallory.signed(&Message::Unsubscribe(subscription(&name("nobody", 1), u64::MAX)));
+    let question = question.encode();
+    let flood = tokio::spawn(async move {
+        while !mallory.is_closed() {
+            mallory.send_bytes(&question).await;
+        }
+        mallory
+    });
+    let mut bob = Client::start(&node, "bob", 2).await;
+    let carol = Client::connect(&node, "carol", 3).await;
+    let received = until_it_waits(&node, &mut bob, &carol).await;
+    assert!(received > 3000, "{received} questions fill the queue");
+    assert_eq!(node.metrics().shed_links, 0);
+    node.stop();
+    node.ended().await;
+    let mut mallory = within(flood).await.unwrap();
     mallory.end().await;
 }

@@ -150,7 +150,7 @@ async fn a_hundred_thousand_subscriptions() {
             })
             .collect();
         let (mut taken, mut refused) = (0, 0);
-        // So many at once that their answers fit into the node's queue for them.
+        // In turns, for want of a second task that reads.
         for batch in requests.chunks(200) {
             for request in batch {
                 link.send_bytes(request).await;

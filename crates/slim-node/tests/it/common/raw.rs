@@ -37,6 +37,9 @@ pub(crate) struct RawStream {
     key: Option<hmac::Key>,
 }
 
+/// The sending direction of a stream.
+pub(crate) struct RawSender(mpsc::Sender<Chunk>);
+
 /// How a stream ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum End {
@@ -169,11 +172,12 @@ impl RawStream {
 
     /// Sends bytes as one gRPC message.
     pub(crate) async fn send_bytes(&self, message: &[u8]) {
-        let mut framed = BytesMut::with_capacity(5 + message.len());
-        framed.put_u8(0);
-        framed.put_u32(message.len() as u32);
-        framed.put_slice(message);
-        self.send_data(framed.freeze()).await;
+        self.sender().send_bytes(message).await;
+    }
+
+    /// For who sends and reads at the same time.
+    pub(crate) fn sender(&self) -> RawSender {
+        RawSender(self.out.clone())
     }
 
     /// Whether the node, or the connection, takes no more.
@@ -183,7 +187,7 @@ impl RawStream {
 
     /// Sends bytes without framing. That the node no longer takes them is fine.
     pub(crate) async fn send_data(&self, data: Bytes) {
-        within(self.out.send(Ok(Frame::data(data)))).await.ok();
+        self.sender().send_data(data).await;
     }
 
     /// The bytes of the next message; `None` when the stream has ended.
@@ -222,6 +226,22 @@ impl RawStream {
             Some(status) => End::Status(status.to_str().unwrap().to_owned()),
             None => End::Broken,
         }
+    }
+}
+
+impl RawSender {
+    /// See [`RawStream::send_bytes`].
+    pub(crate) async fn send_bytes(&self, message: &[u8]) {
+        let mut framed = BytesMut::with_capacity(5 + message.len());
+        framed.put_u8(0);
+        framed.put_u32(message.len() as u32);
+        framed.put_slice(message);
+        self.send_data(framed.freeze()).await;
+    }
+
+    /// See [`RawStream::send_data`].
+    async fn send_data(&self, data: Bytes) {
+        within(self.0.send(Ok(Frame::data(data)))).await.ok();
     }
 }
 
