@@ -9,13 +9,26 @@ use libfuzzer_sys::fuzz_target;
 use rand::{SeedableRng as _, rngs::SmallRng};
 use ring::hmac;
 use slim_auth::{
-    BadSignature, Identity as _, PublicKey, SharedSecret, SigningKey, Verifier as _, VerifyError,
+    Algorithm, BadSignature, Identity as _, JwtKey, JwtSigningKey, JwtVerifier, JwtVerifierConfig,
+    KeySet, PublicKey, SharedSecret, SigningKey, TokenIdentity, TrustList, Verifier as _,
+    VerifyError, parse_did_key,
 };
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 static ALICE: LazyLock<SharedSecret> = LazyLock::new(|| {
     SharedSecret::new("org/ns/alice", SECRET, &mut SmallRng::seed_from_u64(1)).expect("an identity")
+});
+
+/// The same secret, as a key for JSON Web Tokens.
+static JWT: LazyLock<JwtVerifier> = LazyLock::new(|| {
+    let key = JwtKey::from_pem(Algorithm::Hs256, SECRET).expect("a key");
+    let config = JwtVerifierConfig {
+        audience: vec!["slim".into()],
+        claims_in_audience: true,
+        ..Default::default()
+    };
+    JwtVerifier::new(key.into(), config)
 });
 
 #[derive(Arbitrary, Debug)]
@@ -48,6 +61,20 @@ enum Input<'a> {
     },
     KeyText(&'a str),
     Document(&'a [u8]),
+    /// Any text as a JSON Web Token.
+    Jwt {
+        text: &'a str,
+        now: u64,
+    },
+    /// Any header and claims under a signature that is right.
+    SignedJwt {
+        header: &'a [u8],
+        claims: &'a [u8],
+        now: u64,
+    },
+    /// Documents with keys, of an issuer or a file.
+    Keys(&'a str),
+    Did(&'a str),
 }
 
 fuzz_target!(|input: Input<'_>| match input {
@@ -78,7 +105,45 @@ fuzz_target!(|input: Input<'_>| match input {
     Input::Document(der) => {
         SigningKey::from_pkcs8(der).ok();
     }
+    Input::Jwt { text, now } => check_jwt(text, now),
+    Input::SignedJwt { header, claims, now } => {
+        let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let signed = format!("{}.{}", encode(header), encode(claims));
+        check_jwt(&format!("{signed}.{}", code(&signed)), now);
+    }
+    Input::Keys(text) => {
+        for algorithm in Algorithm::ALL {
+            JwtKey::from_pem(algorithm, text).ok();
+            JwtSigningKey::from_pem(algorithm, text).ok();
+            KeySet::from_jwk(text, Some(algorithm)).ok();
+        }
+        KeySet::from_jwks(text).ok();
+        KeySet::from_trust_bundle(text).ok();
+        if let Ok(list) = TrustList::read(text) {
+            list.key_set().ok();
+            assert_eq!(TrustList::read(&list.to_text()), Ok(list));
+        }
+    }
+    Input::Did(text) => {
+        if let Ok(key) = parse_did_key(text) {
+            assert_eq!(slim_auth::did_key(&key), text);
+        }
+    }
 });
+
+/// What is taken has a right signature, is in time and for us.
+fn check_jwt(token: &str, now: u64) {
+    match JWT.verify(token, now) {
+        Ok(claims) => {
+            let (signed, signature) = token.rsplit_once('.').expect("it has a signature");
+            assert_eq!(signature, code(signed));
+            assert!(now <= claims.expires_at && !claims.subject.is_empty());
+            assert_eq!(JWT.authenticate(token, now), Ok(claims));
+        }
+        Err(error) => assert!(!error.to_string().contains(SECRET)),
+    }
+    TokenIdentity::new(token, ALICE.key().clone()).ok();
+}
 
 fn sealed(signed: &str) -> String {
     format!("{signed}:{}", code(signed))

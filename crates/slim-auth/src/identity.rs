@@ -5,7 +5,11 @@ use std::fmt::Debug;
 use rand::Rng;
 use thiserror::Error;
 
-use crate::key::{PublicKey, PublicKeyError, SigningKey};
+use crate::{
+    jwt::Algorithm,
+    key::{PublicKey, PublicKeyError, SigningKey},
+    shown::{Shown, Span},
+};
 
 /// Who we are: a subject, a signing key, and tokens that bind the key to the subject.
 pub trait Identity: Debug + Send + Sync {
@@ -88,13 +92,13 @@ pub enum VerifyError {
     #[error("the token was made with a different secret")]
     BadMac,
     /// Authentic, but too old.
-    #[error("the token expired {ago} s ago")]
+    #[error("the token expired {} ago", Span(*ago))]
     Expired {
         /// Seconds since it was last valid.
         ago: u64,
     },
     /// Authentic, but made later than now: the clocks disagree.
-    #[error("the token is from {ahead} s in the future")]
+    #[error("the token is from the future: the clock of who made it is {} ahead of ours", Span(*ahead))]
     FromFuture {
         /// Seconds it is ahead of our clock.
         ahead: u64,
@@ -103,6 +107,60 @@ pub enum VerifyError {
     #[error("the token names no public key")]
     NoPublicKey,
     /// Authentic, but what it gives as public key is none we know.
-    #[error("unusable public key in the token")]
+    #[error("unusable public key in the token: {0}")]
     PublicKey(#[from] PublicKeyError),
+    /// It says that it is signed in another way than the key it is for.
+    #[error("the token is signed with {found}, its key is for {expected}")]
+    Algorithm {
+        /// What its header says.
+        found: Shown,
+        /// What the key is for.
+        expected: Algorithm,
+    },
+    /// Nobody whom we know has signed it, or it was altered.
+    #[error("the signature of the token is not that of {}", key_named(key_id.as_ref()))]
+    BadSignature {
+        /// The id of the key that should have signed it, if it names one.
+        key_id: Option<Shown>,
+    },
+    /// It names a key that we do not have, and none of ours signed it.
+    #[error("key id {0} of the token is unknown")]
+    UnknownKey(Shown),
+    /// The keys of its issuer could not be had yet. Later it may be good.
+    #[error("the keys of issuer {0} are not at hand")]
+    KeysNotAtHand(Shown),
+    /// Somebody else issued it.
+    #[error("the token is issued by {found}, expected {expected}")]
+    Issuer {
+        /// Who did.
+        found: Shown,
+        /// Who should have.
+        expected: Shown,
+    },
+    /// It is for others.
+    #[error("audience {found} of the token is not among {expected}")]
+    Audience {
+        /// For whom.
+        found: Shown,
+        /// For whom it should be.
+        expected: Shown,
+    },
+    /// It is for an audience, and we have not been told which one is ours.
+    #[error("the token is for audience {0}, and no audience is configured here")]
+    UnaskedAudience(Shown),
+    /// A claim that must be there is not, or has no text.
+    #[error("the token has no claim {0}")]
+    Missing(&'static str),
+    /// The key that signed it may not speak for its subject.
+    #[error("the token is for {subject}, and signed with the key of {key}")]
+    ForeignSubject {
+        /// For whom it speaks.
+        subject: Shown,
+        /// Whose key it is.
+        key: Shown,
+    },
+}
+
+fn key_named(id: Option<&Shown>) -> String {
+    id.map_or_else(|| "a key that we know".to_owned(), |id| format!("key id {id}"))
 }

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use p256::elliptic_curve::sec1::ToEncodedPoint as _;
+use p256::{elliptic_curve::sec1::ToEncodedPoint as _, pkcs8::DecodePrivateKey as _};
 use ring::{
     rand::SystemRandom,
     signature::{
@@ -11,7 +11,9 @@ use ring::{
         KeyPair as _,
     },
 };
+use rustls_pki_types::{PrivateKeyDer, pem::PemObject as _};
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 /// A P-256 key pair. Clones share one copy of the private key.
 #[derive(Clone)]
@@ -45,6 +47,35 @@ impl SigningKey {
             EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, der, &SystemRandom::new())
                 .map_err(|rejected| SigningKeyError::Rejected(rejected.to_string()))?;
         let public = PublicKey(private.public_key().as_ref().into());
+        Ok(Self(Arc::new(Pair { private, public })))
+    }
+
+    /// Reads a P-256 private key from PEM: PKCS#8, or the older form `EC PRIVATE KEY`.
+    ///
+    /// # Errors
+    ///
+    /// [`SigningKeyError::Rejected`] if it is anything else; never shows any of the text.
+    pub fn from_pem(pem: &str) -> Result<Self, SigningKeyError> {
+        let rejected = |reason: &str| SigningKeyError::Rejected(reason.to_owned());
+        let der = PrivateKeyDer::from_pem_slice(pem.as_bytes())
+            .map_err(|_| rejected("no section PRIVATE KEY in the PEM text"))?;
+        let key = match &der {
+            PrivateKeyDer::Pkcs8(der) => {
+                p256::SecretKey::from_pkcs8_der(der.secret_pkcs8_der()).ok()
+            }
+            PrivateKeyDer::Sec1(der) => p256::SecretKey::from_sec1_der(der.secret_sec1_der()).ok(),
+            _ => None,
+        };
+        let key = key.ok_or_else(|| rejected("another kind of key"))?;
+        let public = key.public_key().to_encoded_point(false);
+        let private = EcdsaKeyPair::from_private_key_and_public_key(
+            &ECDSA_P256_SHA256_ASN1_SIGNING,
+            &Zeroizing::new(key.to_bytes().to_vec()),
+            public.as_bytes(),
+            &SystemRandom::new(),
+        )
+        .map_err(|reason| rejected(&reason.to_string()))?;
+        let public = PublicKey(public.as_bytes().into());
         Ok(Self(Arc::new(Pair { private, public })))
     }
 

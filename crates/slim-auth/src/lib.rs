@@ -7,16 +7,27 @@
 //! member of an encrypted group must own it.
 //!
 //! [`SharedSecret`] is both an identity and a verifier: whoever holds the secret
-//! can make and check tokens.
+//! can make and check tokens. [`JwtIdentity`] and [`TokenIdentity`] have JSON Web
+//! Tokens, which a [`JwtVerifier`] checks with the keys of those it trusts.
 //!
 //! Everything is synchronous and does no IO. The time, in seconds since the Unix
 //! epoch, and the random numbers that a simulation must be able to repeat come in
 //! as arguments. Keys and ECDSA nonces are drawn from the operating system.
 
+mod did;
 mod identity;
+mod jwt;
 mod key;
 mod shared_secret;
+mod shown;
 
+pub use did::{DidError, TrustList, did_key, new_did_pem, parse_did_key};
 pub use identity::{Claims, Identity, TokenError, Verifier, VerifyError};
+pub use jwt::{
+    Algorithm, JwtIdentity, JwtIdentityConfig, JwtIdentityError, JwtKey, JwtKeyError,
+    JwtSigningKey, JwtVerifier, JwtVerifierConfig, KeySet, TokenIdentity, TokenIdentityError,
+    UnknownAlgorithm,
+};
 pub use key::{BadSignature, PublicKey, PublicKeyError, SignError, SigningKey, SigningKeyError};
 pub use shared_secret::{SharedSecret, SharedSecretError};
+pub use shown::Shown;

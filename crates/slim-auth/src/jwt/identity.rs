@@ -1,0 +1,181 @@
+//! An identity that signs its own tokens.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use rand::Rng;
+use serde_json::{Map, Value, json};
+use thiserror::Error;
+
+use super::{
+    key::{JwtKey, JwtKeyError, JwtSigningKey},
+    token::unsigned,
+};
+use crate::{
+    did::did_key,
+    identity::{Identity, TokenError},
+    key::{SigningKey, SigningKeyError},
+};
+
+/// What the tokens say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JwtIdentityConfig {
+    /// Who we are, the claim `sub` and the id of the key.
+    pub subject: String,
+    /// The claim `iss`. Default none; those who verify with a set of keys may want one.
+    pub issuer: Option<String>,
+    /// The claim `aud`. Default none, and then the claim is left out.
+    pub audience: Vec<String>,
+    /// How long a token lasts, in seconds. Default an hour. Each is used for the first
+    /// quarter of its life. Below two minutes, clocks that differ begin to matter.
+    pub duration: u64,
+}
+
+impl JwtIdentityConfig {
+    /// The defaults, for this subject.
+    #[must_use]
+    pub fn new(subject: impl Into<String>) -> Self {
+        let subject = subject.into();
+        Self { subject, issuer: None, audience: Vec::new(), duration: 3600 }
+    }
+}
+
+/// An application's identity whose tokens it signs itself.
+///
+/// The key that signs tokens says who we are; the one in the tokens, which signs messages,
+/// is drawn anew for each identity.
+pub struct JwtIdentity {
+    config: JwtIdentityConfig,
+    key: SigningKey,
+    signer: RwLock<Arc<JwtSigningKey>>,
+    current: Mutex<Option<Token>>,
+}
+
+struct Token {
+    made_at: u64,
+    text: String,
+}
+
+impl JwtIdentity {
+    /// An identity with a new key pair for its messages.
+    ///
+    /// # Errors
+    ///
+    /// [`JwtIdentityError`].
+    pub fn new(signer: JwtSigningKey, config: JwtIdentityConfig) -> Result<Self, JwtIdentityError> {
+        if config.subject.is_empty() {
+            return Err(JwtIdentityError::NoSubject);
+        }
+        if config.duration == 0 {
+            return Err(JwtIdentityError::NoDuration);
+        }
+        let key = SigningKey::generate()?;
+        let signer = RwLock::new(Arc::new(signer));
+        Ok(Self { config, key, signer, current: Mutex::new(None) })
+    }
+
+    /// The identity of an Ed25519 key, which needs nobody else: subject, issuer and key id
+    /// are the key itself, as a did:key.
+    ///
+    /// # Errors
+    ///
+    /// [`JwtIdentityError`], also if the PEM text holds no Ed25519 private key.
+    pub fn did(pem: &str) -> Result<Self, JwtIdentityError> {
+        let signer = JwtSigningKey::from_pem(super::Algorithm::EdDsa, pem)?;
+        let public = signer.verifying_key().ed25519();
+        let did = did_key(&public.ok_or(JwtIdentityError::NoSubject)?);
+        let config = JwtIdentityConfig { issuer: Some(did.clone()), ..JwtIdentityConfig::new(did) };
+        Self::new(signer, config)
+    }
+
+    /// Signs with another key from now on.
+    pub fn set_signer(&self, signer: JwtSigningKey) {
+        *self.signer.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(signer);
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// What verifies our tokens, with the subject as its id.
+    #[must_use]
+    pub fn verifying_key(&self) -> JwtKey {
+        self.signer().verifying_key().with_id(&*self.config.subject)
+    }
+
+    fn signer(&self) -> Arc<JwtSigningKey> {
+        Arc::clone(&self.signer.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn make(&self, now: u64) -> Result<String, TokenError> {
+        let config = &self.config;
+        let signer = self.signer();
+        let header =
+            json!({ "typ": "JWT", "alg": signer.algorithm().as_str(), "kid": config.subject });
+        let mut claims = Map::new();
+        let mut claim = |name: &str, value: Value| drop(claims.insert(name.to_owned(), value));
+        if let Some(issuer) = &config.issuer {
+            claim("iss", json!(issuer));
+        }
+        if !config.audience.is_empty() {
+            claim("aud", json!(config.audience));
+        }
+        claim("sub", json!(config.subject));
+        claim("exp", json!(now.saturating_add(config.duration)));
+        claim("iat", json!(now));
+        claim("nbf", json!(now));
+        claim("pubkey", json!(self.key.public_key().to_base64()));
+        let mut token = unsigned(&header, &claims);
+        let signature = signer
+            .sign(token.as_bytes())
+            .map_err(|error| TokenError::Unavailable(error.to_string()))?;
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        Ok(token)
+    }
+}
+
+impl Identity for JwtIdentity {
+    fn subject(&self) -> &str {
+        &self.config.subject
+    }
+
+    fn key(&self) -> &SigningKey {
+        &self.key
+    }
+
+    fn token(&self, now: u64, _: &mut dyn Rng) -> Result<String, TokenError> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(token) = &*current
+            && now.abs_diff(token.made_at) < self.config.duration / 4
+        {
+            return Ok(token.text.clone());
+        }
+        let text = self.make(now)?;
+        *current = Some(Token { made_at: now, text: text.clone() });
+        Ok(text)
+    }
+}
+
+impl fmt::Debug for JwtIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JwtIdentity").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// Why there is no such identity.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum JwtIdentityError {
+    /// Whom do the tokens speak for?
+    #[error("a JWT identity needs a subject")]
+    NoSubject,
+    /// Tokens that never were valid.
+    #[error("a JWT identity needs a duration of at least 1 s")]
+    NoDuration,
+    /// The key for the tokens is no good.
+    #[error("key for tokens: {0}")]
+    Signer(#[from] JwtKeyError),
+    /// No key pair could be made.
+    #[error("no key pair for the identity")]
+    Key(#[from] SigningKeyError),
+}
