@@ -1,9 +1,11 @@
 //! The key of a link and the header MAC: HMAC-SHA-256 over values of the header.
 
-use std::sync::Arc;
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ring::{hkdf, hmac};
 use slim_proto::{RoutedFrame, canonical};
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 /// Signs and verifies the headers of one link, both directions alike.
@@ -15,10 +17,25 @@ use zeroize::Zeroizing;
 pub(crate) struct LinkKey(Arc<Keyed>);
 
 struct Keyed {
-    key: hmac::Key,
-    prefix: Vec<u8>,
     primed: hmac::Context,
+    signed: Mutex<Known>,
 }
+
+/// The last header of one direction and its MAC.
+///
+/// A MAC covers who sends what kind of thing to whom with which token, and neither
+/// payload nor number: what a sender says to one name has one MAC for as long as it
+/// uses the same token, and comparing is thirty times cheaper than hashing.
+#[derive(Default)]
+pub(crate) struct Known {
+    body: Vec<u8>,
+    /// Of `body`; none before the first.
+    mac: Option<[u8; MAC_LEN]>,
+    /// Memory to work in.
+    scratch: Vec<u8>,
+}
+
+const MAC_LEN: usize = 32;
 
 impl LinkKey {
     /// From the X25519 secret alone.
@@ -46,32 +63,54 @@ impl LinkKey {
     }
 
     fn new(link_id: &str, key: hmac::Key) -> Self {
-        let prefix = canonical::mac_prefix(link_id);
         let mut primed = hmac::Context::with_key(&key);
-        primed.update(&prefix);
-        Self(Arc::new(Keyed { key, prefix, primed }))
+        primed.update(&canonical::mac_prefix(link_id));
+        Self(Arc::new(Keyed { primed, signed: Mutex::default() }))
     }
 
-    /// The MAC over the link's id and `body`, which is
-    /// [`Outgoing::mac_body`](slim_proto::Outgoing::mac_body).
-    pub(crate) fn sign(&self, body: &[u8]) -> [u8; 32] {
+    fn compute(&self, body: &[u8]) -> [u8; MAC_LEN] {
         let mut context = self.0.primed.clone();
         context.update(body);
-        let mut mac = [0; 32];
+        let mut mac = [0; MAC_LEN];
         mac.copy_from_slice(context.sign().as_ref());
         mac
     }
 
-    /// Whether the frame carries the MAC of this link, in constant time. `scratch`
-    /// is memory to work in.
-    pub(crate) fn verify(&self, frame: &RoutedFrame, scratch: &mut Vec<u8>) -> bool {
+    /// The MAC over the link's id and `body`, which is
+    /// [`Outgoing::mac_body`](slim_proto::Outgoing::mac_body).
+    pub(crate) fn sign(&self, body: &[u8]) -> [u8; MAC_LEN] {
+        let signed = || self.0.signed.lock().unwrap_or_else(PoisonError::into_inner);
+        {
+            let known = signed();
+            if let Some(mac) = known.mac.filter(|_| known.body == body) {
+                return mac;
+            }
+        }
+        // Without the lock: others that send to the same link need not wait for it.
+        let mac = self.compute(body);
+        let mut known = signed();
+        known.body.clear();
+        known.body.extend_from_slice(body);
+        known.mac = Some(mac);
+        mac
+    }
+
+    /// Whether the frame carries the MAC of this link, in constant time. `known` is
+    /// what this says of the frames of one reader.
+    pub(crate) fn verify(&self, frame: &RoutedFrame, known: &mut Known) -> bool {
         let Some(mac) = frame.mac() else {
             return false;
         };
-        scratch.clear();
-        scratch.extend_from_slice(&self.0.prefix);
-        frame.put_mac_body(scratch);
-        hmac::verify(&self.0.key, scratch, mac).is_ok()
+        known.scratch.clear();
+        frame.put_mac_body(&mut known.scratch);
+        let expected = match known.mac.filter(|_| known.body == known.scratch) {
+            Some(mac) => mac,
+            None => {
+                mem::swap(&mut known.body, &mut known.scratch);
+                *known.mac.insert(self.compute(&known.body))
+            }
+        };
+        expected.ct_eq(mac).into()
     }
 }
 
@@ -139,10 +178,10 @@ pub(crate) mod tests {
     fn check_mac(header: Header, expected: &str) {
         let key = LinkKey::classical(LINK_ID, &shared());
         let mac = hex::decode(expected).unwrap();
-        let mut scratch = Vec::new();
+        let mut known = Known::default();
         let signed = frame(Header { header_mac: Some(mac.clone().into()), ..header });
         let signed = signed.routed().unwrap();
-        assert!(key.verify(signed, &mut scratch));
+        assert!(key.verify(signed, &mut known));
 
         let mut body = Vec::new();
         signed.put_mac_body(&mut body);
@@ -174,8 +213,9 @@ pub(crate) mod tests {
         let mut body = Vec::new();
         frame(header()).routed().unwrap().put_mac_body(&mut body);
         let mac = Bytes::copy_from_slice(&key.sign(&body));
-        let verify =
-            |key: &LinkKey, header| key.verify(frame(header).routed().unwrap(), &mut Vec::new());
+        let verify = |key: &LinkKey, header| {
+            key.verify(frame(header).routed().unwrap(), &mut Known::default())
+        };
         let signed = || Header { header_mac: Some(mac.clone()), ..header() };
         assert!(verify(&key, signed()));
 
@@ -189,6 +229,29 @@ pub(crate) mod tests {
         }
         let longer = [&mac[..], &[0]].concat();
         assert!(!verify(&key, Header { header_mac: Some(longer.into()), ..header() }));
+    }
+
+    #[test]
+    fn what_was_known_before_makes_no_difference() {
+        let key = LinkKey::classical(LINK_ID, &shared());
+        let mut body = Vec::new();
+        let mut signed = |header: Header| {
+            body.clear();
+            frame(header.clone()).routed().unwrap().put_mac_body(&mut body);
+            let (first, again) = (key.sign(&body), key.sign(&body));
+            assert_eq!((first, again), (key.compute(&body), first));
+            Header { header_mac: Some(Bytes::copy_from_slice(&first)), ..header }
+        };
+        let (a, b) = (signed(header()), signed(Header { fanout: 7, ..header() }));
+        let forged = Header { header_mac: b.header_mac.clone(), ..a.clone() };
+        let mut known = Known::default();
+        let mut verify =
+            |header: &Header| key.verify(frame(header.clone()).routed().unwrap(), &mut known);
+        for (header, passes) in
+            [(&forged, false), (&a, true), (&forged, false), (&a, true), (&b, true), (&a, true)]
+        {
+            assert_eq!(verify(header), passes, "{header:?}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tonic::Code;
 
 use crate::NegotiationError;
 use crate::grpc::{self, Deframer};
-use crate::mac::LinkKey;
+use crate::mac::{Known, LinkKey};
 use crate::outbound::Queue;
 
 /// Frames that one [`FrameReader::read_batch`] hands out at most.
@@ -32,8 +32,8 @@ pub struct FrameReader {
     /// Whether there is nothing without a MAC.
     require_mac: bool,
     drops: Drops,
-    /// Memory for [`LinkKey::verify`].
-    scratch: Vec<u8>,
+    /// For [`LinkKey::verify`].
+    known: Known,
 }
 
 /// What a reader has dropped since the link began. The link goes on after each.
@@ -54,7 +54,7 @@ impl FrameReader {
         require_mac: bool,
     ) -> Self {
         messages.deframer.lift_limit();
-        Self { messages, key, require_mac, drops: Drops::default(), scratch: Vec::new() }
+        Self { messages, key, require_mac, drops: Drops::default(), known: Known::default() }
     }
 
     /// Waits for a message, then appends it and everything else that is there without
@@ -120,7 +120,7 @@ impl FrameReader {
     fn passes(&mut self, frame: &RoutedFrame, is_subscription: bool) -> bool {
         match (&self.key, frame.mac()) {
             (Some(_), None) => is_subscription && !self.require_mac,
-            (Some(key), Some(_)) => key.verify(frame, &mut self.scratch),
+            (Some(key), Some(_)) => key.verify(frame, &mut self.known),
             (None, mac) => !self.require_mac && (is_subscription || mac.is_none()),
         }
     }
