@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::grpc;
 use crate::handshake::{self, Negotiated, Secrets};
-use crate::mac::{Known, LinkKey};
+use crate::mac::LinkKey;
 use crate::reader::{Inbound, MessageReader};
 use crate::{Drops, FrameReader, LinkEnd, NegotiationError};
 

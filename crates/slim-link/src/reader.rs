@@ -9,13 +9,13 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::Body as _;
 use hyper::body::Incoming;
-use slim_proto::{Frame, Message, RoutedFrame};
+use slim_proto::{Frame, LastHeader, Message, RoutedFrame};
 use tokio::task::consume_budget;
 use tonic::Code;
 
 use crate::NegotiationError;
 use crate::grpc::{self, Deframer};
-use crate::mac::{Known, LinkKey};
+use crate::mac::LinkKey;
 use crate::outbound::Queue;
 
 /// Frames that one [`FrameReader::read_batch`] hands out at most.
@@ -32,8 +32,9 @@ pub struct FrameReader {
     /// Whether there is nothing without a MAC.
     require_mac: bool,
     drops: Drops,
-    /// For [`LinkKey::verify`].
-    known: Known,
+    last_header: LastHeader,
+    /// Whether the publish with `last_header` passed.
+    last_passes: bool,
 }
 
 /// What a reader has dropped since the link began. The link goes on after each.
@@ -54,7 +55,14 @@ impl FrameReader {
         require_mac: bool,
     ) -> Self {
         messages.deframer.lift_limit();
-        Self { messages, key, require_mac, drops: Drops::default(), known: Known::default() }
+        Self {
+            messages,
+            key,
+            require_mac,
+            drops: Drops::default(),
+            last_header: LastHeader::default(),
+            last_passes: false,
+        }
     }
 
     /// Waits for a message, then appends it and everything else that is there without
@@ -99,13 +107,18 @@ impl FrameReader {
     }
 
     fn check(&mut self, message: Bytes) -> Option<Frame> {
-        let Ok(frame) = Frame::parse(message) else {
+        let Ok(frame) = Frame::parse_after(message, &mut self.last_header) else {
             self.drops.malformed += 1;
             return None;
         };
         let passes = match &frame {
             Frame::Link(_) | Frame::SubscriptionAck(_) => true,
-            Frame::Publish(routed) => self.passes(routed, false),
+            // The MAC covers the header alone.
+            Frame::Publish(routed) if routed.repeats() => self.last_passes,
+            Frame::Publish(routed) => {
+                self.last_passes = self.passes(routed, false);
+                self.last_passes
+            }
             Frame::Subscribe(routed) | Frame::Unsubscribe(routed) => self.passes(routed, true),
         };
         if !passes {
@@ -117,10 +130,10 @@ impl FrameReader {
 
     /// Whether the frame may have come from the peer, as far as the link can tell.
     /// Where no MAC is required, a subscription may come without one.
-    fn passes(&mut self, frame: &RoutedFrame, is_subscription: bool) -> bool {
+    fn passes(&self, frame: &RoutedFrame, is_subscription: bool) -> bool {
         match (&self.key, frame.mac()) {
             (Some(_), None) => is_subscription && !self.require_mac,
-            (Some(key), Some(_)) => key.verify(frame, &mut self.known),
+            (Some(key), Some(_)) => key.verify(frame),
             (None, mac) => !self.require_mac && (is_subscription || mac.is_none()),
         }
     }

@@ -284,6 +284,33 @@ async fn a_strict_link_takes_nothing_without_its_mac() {
 }
 
 #[tokio::test]
+async fn a_mac_is_known_again_only_with_its_header() {
+    let (_node, peer, key, mut accepted) = raw_link(AcceptConfig::default()).await;
+    let good = key.signed(header());
+    let forged = Header { header_mac: Some(vec![1; 32].into()), ..header() };
+    let redirected = Header { destination: name("acme/demo/eve"), ..good.clone() };
+    // What passes is longer than what does not.
+    for header in [&good, &good, &forged, &forged, &good, &redirected, &redirected, &good] {
+        let len = if header == &good { 20 } else { 10 };
+        peer.send_message(&publish(header.clone(), 1, len)).await;
+        peer.send_message(&subscribe(forged.clone(), 3)).await;
+    }
+    peer.send_message(&subscribe(good, 2)).await;
+    let mut lens = Vec::new();
+    loop {
+        let batch = accepted.batch().await;
+        lens.extend(batch.iter().map(|frame| frame.bytes().len()));
+        if matches!(batch.last(), Some(Frame::Subscribe(_))) {
+            break;
+        }
+    }
+    lens.pop();
+    assert_eq!(lens.len(), 4);
+    assert!(lens.iter().all(|len| *len == lens[0]));
+    assert_eq!(accepted.link.frames.drops().bad_mac, 4 + 8);
+}
+
+#[tokio::test]
 async fn a_lenient_link_takes_subscriptions_without_a_mac() {
     let (_node, peer, key, mut accepted) = raw_link(lenient()).await;
     let wrong = Header { header_mac: Some(vec![1; 32].into()), ..header() };

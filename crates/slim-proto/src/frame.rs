@@ -39,6 +39,15 @@ impl Frame {
     /// # Errors
     /// If the bytes are no such message. The receiver drops them.
     pub fn parse(bytes: Bytes) -> Result<Self, FrameError> {
+        Self::parse_after(bytes, &mut LastHeader::default())
+    }
+
+    /// Like [`Self::parse`], for the next element of a stream: reads the header of a
+    /// publish only if it differs from the one before.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_after(bytes: Bytes, last: &mut LastHeader) -> Result<Self, FrameError> {
         if bytes.len() > MAX_MESSAGE_LEN {
             return Err(FrameError::Malformed("longer than any message"));
         }
@@ -56,7 +65,7 @@ impl Frame {
         Ok(match kind.number {
             1 => Self::Subscribe(RoutedFrame::subscription(bytes, kind, body)?),
             2 => Self::Unsubscribe(RoutedFrame::subscription(bytes, kind, body)?),
-            3 => Self::Publish(RoutedFrame::publish(bytes, kind, body)?),
+            3 => Self::Publish(RoutedFrame::publish(bytes, kind, body, last)?),
             5 => {
                 schema::check(&bytes, body, schema::LINK)?;
                 Self::Link(bytes)
@@ -105,12 +114,28 @@ impl fmt::Debug for Frame {
 pub struct RoutedFrame {
     bytes: Bytes,
     header: FrameHeader,
+    repeats: bool,
     subscription_id: u64,
     layout: Layout,
 }
 
+/// The header of the last publish on a link.
+///
+/// What a sender says to one name has the same header, MAC included, for as long as it
+/// uses the same token, and comparing costs far less than reading and verifying.
+#[derive(Debug, Default)]
+pub struct LastHeader {
+    bytes: Vec<u8>,
+    start: u32,
+    /// As it was read from `bytes`, which began at `start` of its frame.
+    header: Option<FrameHeader>,
+}
+
+/// Bytes of a header above which it is not kept: a node has many links.
+const MAX_KEPT_HEADER: usize = 4096;
+
 /// What a node reads of a header.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct FrameHeader {
     /// Who sent it.
     pub source: RouteName,
@@ -133,7 +158,7 @@ pub struct FrameHeader {
 }
 
 /// What a MAC covers of a name beyond what routing reads.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct NameParts {
     has_id: bool,
     text: Option<[Span; 3]>,
@@ -151,6 +176,32 @@ struct Layout {
     header: Span,
 }
 
+impl Layout {
+    fn new(kind: Field, body: Span, header: Field) -> Result<Self, FrameError> {
+        Ok(Self { kind, body, header_field: header.whole, header: header.span()? })
+    }
+}
+
+impl LastHeader {
+    /// The header at `span` of a frame, and whether it is the last one again.
+    fn read(&mut self, frame: &[u8], span: Span) -> Result<(FrameHeader, bool), FrameError> {
+        let bytes = span.of(frame);
+        let same = self.start == span.start && self.bytes == bytes;
+        if let Some(header) = self.header.as_ref().filter(|_| same) {
+            return Ok((header.clone(), true));
+        }
+        let header = FrameHeader::parse(frame, span)?;
+        self.header = None;
+        if bytes.len() <= MAX_KEPT_HEADER {
+            self.bytes.clear();
+            self.bytes.extend_from_slice(bytes);
+            self.start = span.start;
+            self.header = Some(header.clone());
+        }
+        Ok((header, false))
+    }
+}
+
 /// `header_mac`'s key and length.
 const MAC_FIELD: [u8; 2] = [11 << 3 | 2, MAC_LEN as u8];
 const MAC_LEN: usize = 32;
@@ -166,10 +217,18 @@ impl RoutedFrame {
                 _ => {}
             }
         }
-        Self::new(bytes, kind, body, header, id.unwrap_or(0))
+        let header_field = header.ok_or(FrameError::Missing("header"))?;
+        let header = FrameHeader::parse(&bytes, header_field.span()?)?;
+        let layout = Layout::new(kind, body, header_field)?;
+        Ok(Self { bytes, header, repeats: false, subscription_id: id.unwrap_or(0), layout })
     }
 
-    fn publish(bytes: Bytes, kind: Field, body: Span) -> Result<Self, FrameError> {
+    fn publish(
+        bytes: Bytes,
+        kind: Field,
+        body: Span,
+        last: &mut LastHeader,
+    ) -> Result<Self, FrameError> {
         let (mut header, mut session, mut content) = (None, None, None);
         let mut fields = Fields::new(&bytes, body);
         while let Some(field) = fields.next()? {
@@ -185,20 +244,10 @@ impl RoutedFrame {
         if let Some(content) = content {
             schema::check(&bytes, content, schema::CONTENT)?;
         }
-        Self::new(bytes, kind, body, header, 0)
-    }
-
-    fn new(
-        bytes: Bytes,
-        kind: Field,
-        body: Span,
-        header: Option<Field>,
-        subscription_id: u64,
-    ) -> Result<Self, FrameError> {
-        let field = header.ok_or(FrameError::Missing("header"))?;
-        let layout = Layout { kind, body, header_field: field.whole, header: field.span()? };
-        let header = FrameHeader::parse(&bytes, layout.header)?;
-        Ok(Self { bytes, header, subscription_id, layout })
+        let header_field = header.ok_or(FrameError::Missing("header"))?;
+        let layout = Layout::new(kind, body, header_field)?;
+        let (header, repeats) = last.read(&bytes, layout.header)?;
+        Ok(Self { bytes, header, repeats, subscription_id: 0, layout })
     }
 
     /// The bytes as they came.
@@ -209,6 +258,12 @@ impl RoutedFrame {
     /// Where from, where to.
     pub fn header(&self) -> &FrameHeader {
         &self.header
+    }
+
+    /// Whether this is a publish whose header, MAC included, has the same bytes as that
+    /// of the publish before; see [`Frame::parse_after`].
+    pub fn repeats(&self) -> bool {
+        self.repeats
     }
 
     /// The id of a subscribe or unsubscribe, 0 if no answer is wanted; 0 for a publish.

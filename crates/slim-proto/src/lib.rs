@@ -30,7 +30,7 @@ pub use command::{
     MlsPayload, Participant, ParticipantState, RejoinReply, RejoinRequest, TimerSettings,
     UpdateParticipantState,
 };
-pub use frame::{Frame, FrameError, FrameHeader, Outgoing, RoutedFrame, Undeliverable};
+pub use frame::{Frame, FrameError, FrameHeader, LastHeader, Outgoing, RoutedFrame, Undeliverable};
 pub use message::{
     AppPayload, Body, ConnectionType, Header, LinkNegotiation, Message, MessageType, Publish,
     SessionId, SessionType, Subscription, SubscriptionAck,

@@ -9,8 +9,9 @@ use messages::any_message;
 use proptest::{collection, prelude::*, sample::Index};
 use prost::Message as _;
 use slim_proto::{
-    AppPayload, Body, Frame, FrameError, Header, MAX_MESSAGE_LEN, Message, Name, NameId, Outgoing,
-    Publish, RoutedFrame, SessionId, SessionType, Subscription, Undeliverable, canonical, pb,
+    AppPayload, Body, Frame, FrameError, Header, LastHeader, MAX_MESSAGE_LEN, Message, Name,
+    NameId, Outgoing, Publish, RoutedFrame, SessionId, SessionType, Subscription, Undeliverable,
+    canonical, pb,
 };
 
 const MAC: [u8; 32] = [0xA5; 32];
@@ -384,6 +385,27 @@ fn a_truncated_frame_is_refused_wherever_it_ends() {
 }
 
 #[test]
+fn a_header_repeats_if_all_of_it_is_the_same() {
+    let mut last = LastHeader::default();
+    let mut repeats = |header: Header, len: usize| {
+        let bytes = publish(header, vec![0; len].into()).encode();
+        routed(&Frame::parse_after(bytes, &mut last).unwrap()).repeats()
+    };
+    let forged = Header { header_mac: Some(Bytes::from_static(&[2; 32])), ..header() };
+    let long = Header { identity: "t".repeat(5000), ..header() };
+    assert!(!repeats(header(), 10));
+    assert!(repeats(header(), 10));
+    assert!(repeats(header(), 20));
+    assert!(!repeats(forged.clone(), 10));
+    assert!(repeats(forged, 10));
+    assert!(!repeats(header(), 10));
+    // Too long to be kept, and what was before it is not kept either.
+    assert!(!repeats(long.clone(), 10));
+    assert!(!repeats(long, 10));
+    assert!(!repeats(header(), 10));
+}
+
+#[test]
 fn debug_shows_no_token_and_no_payload() {
     let blob = Bytes::from_static(b"the payload");
     let frame = parse(&publish(header(), blob));
@@ -502,6 +524,44 @@ proptest! {
             let outgoing = frame.originate().unwrap();
             let expected = hop(&message, header.ttl, Some(MAC));
             prop_assert_eq!(Message::decode(signed(&outgoing).into()), Ok(expected));
+        }
+    }
+
+    /// Some messages in any order, so that many come again, some of them damaged.
+    #[test]
+    fn what_was_read_before_makes_no_difference(
+        messages in collection::vec(any_arrival(), 1..4),
+        order in collection::vec((any::<Index>(), any::<bool>(), any::<Option<(Index, u8)>>()), 1..20),
+    ) {
+        let mut last = LastHeader::default();
+        let mut last_header = None;
+        for (index, is_short, damage) in order {
+            let mut message = index.get(&messages).clone();
+            if let (Message::Publish(publish), true) = (&mut message, is_short) {
+                publish.message_id = 0;
+                publish.metadata.clear();
+            }
+            let mut bytes = message.encode().to_vec();
+            if let Some((at, value)) = damage.filter(|_| !bytes.is_empty()) {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            let bytes = Bytes::from(bytes);
+            let alone = Frame::parse(bytes.clone());
+            let frame = Frame::parse_after(bytes.clone(), &mut last);
+            prop_assert_eq!(alone.as_ref().err(), frame.as_ref().err());
+            let (Ok(alone), Ok(frame)) = (alone, frame) else { continue };
+            let is_publish = matches!(frame, Frame::Publish(_));
+            let (Some(alone), Some(frame)) = (alone.routed(), frame.routed()) else { continue };
+            prop_assert_eq!(format!("{:?}", alone.header()), format!("{:?}", frame.header()));
+            if is_publish {
+                let mut read = pb::Message::decode(bytes).unwrap();
+                let header = pb_header(&mut read).cloned();
+                prop_assert!(!frame.repeats() || header == last_header);
+                last_header = header;
+            } else {
+                prop_assert!(!frame.repeats());
+            }
         }
     }
 
