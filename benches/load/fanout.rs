@@ -44,6 +44,10 @@ pub(crate) struct Args {
     /// Without it everybody has to receive everything.
     #[arg(long)]
     patience: Option<f64>,
+    /// Each message has a token of its own, as the reference's clients send them;
+    /// without it all have the same, as ours send for half a minute.
+    #[arg(long)]
+    new_tokens: bool,
 }
 
 /// Everybody connected and subscribed.
@@ -52,6 +56,7 @@ pub(crate) struct Fanout {
     message: slim_proto::Publish,
     rate: Option<u32>,
     patience: Option<Duration>,
+    new_tokens: bool,
     subscribers: Vec<Subscriber>,
     /// Links that nobody reads.
     _stalled: Vec<(LinkSender, LinkReceiver)>,
@@ -92,6 +97,7 @@ impl Fanout {
             message: slim_proto::Publish { message_id: 0, ..message },
             rate: args.rate,
             patience: args.patience.map(Duration::from_secs_f64),
+            new_tokens: args.new_tokens,
             subscribers,
             _stalled: stalled,
         })
@@ -134,6 +140,10 @@ impl Fanout {
             payload.payload_type = payload_type.to_owned();
         }
         let message_id = message.message_id;
+        if self.new_tokens {
+            let len = message.header.identity.len();
+            message.header.identity = format!("{message_id:0>len$}");
+        }
         let message = Message::Publish(message);
         match timeout(self.patience.unwrap_or(TIMEOUT), self.publisher.send(&message)).await {
             Ok(sent) => sent?,

@@ -53,10 +53,12 @@ impl Run<'_> {
 /// All of them, in the order of the tables.
 pub(super) fn all() -> Vec<Case> {
     let mut cases = vec![
-        fanout("1x64", 1, 64, 0.30, 3.0),
-        fanout("16x512", 16, 512, 0.20, 3.0),
-        fanout("16x16K", 16, 16 * 1024, 0.50, 2.0),
-        fanout("128x512", 128, 512, 0.12, 5.0),
+        fanout("1x64", 1, 64, Tokens::Same, Some([0.30, 3.0])),
+        fanout("16x512", 16, 512, Tokens::Same, Some([0.20, 3.0])),
+        fanout("16x16K", 16, 16 * 1024, Tokens::Same, Some([0.50, 2.0])),
+        fanout("128x512", 128, 512, Tokens::Same, Some([0.12, 5.0])),
+        fanout("1x64-new", 1, 64, Tokens::New, None),
+        fanout("16x512-new", 16, 512, Tokens::New, None),
         connect(),
         subscribe(),
         idle(),
@@ -87,16 +89,36 @@ fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
+/// The tokens of messages, which their header MAC covers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tokens {
+    /// One for all, as our clients send them for half a minute.
+    Same,
+    /// Each has its own, as the reference's clients send them.
+    New,
+}
+
+/// `goals`: CPU and rate, as shares of the reference's.
 fn fanout(
     name: &'static str,
     subscribers: usize,
     payload: usize,
-    cpu_goal: f64,
-    rate_goal: f64,
+    tokens: Tokens,
+    goals: Option<[f64; 2]>,
 ) -> Case {
     let shown = match payload {
         16384 => "16 KiB".to_owned(),
         bytes => format!("{bytes} B"),
+    };
+    let shown = match tokens {
+        Tokens::Same => shown,
+        Tokens::New => format!("{shown}, new tokens"),
+    };
+    let (cpu_goals, rate_goals) = match goals {
+        Some([cpu, rate]) => {
+            (vec![Goal::OfReference(cpu), Goal::OfFloor(2.0)], vec![Goal::OfReference(rate)])
+        }
+        None => (vec![], vec![]),
     };
     let line = |what: &str, metric, better, digits, unit, goals| Line {
         title: format!("{what}, 1 → {subscribers}, {shown}"),
@@ -113,35 +135,29 @@ fn fanout(
         sides: &Side::ALL,
         is_growth: false,
         lines: vec![
-            line(
-                "CPU per delivery",
-                CPU,
-                Better::Less,
-                2,
-                "µs",
-                vec![Goal::OfReference(cpu_goal), Goal::OfFloor(2.0)],
-            ),
-            line(
-                "deliveries a second",
-                RATE,
-                Better::More,
-                0,
-                "",
-                vec![Goal::OfReference(rate_goal)],
-            ),
+            line("CPU per delivery", CPU, Better::Less, 2, "µs", cpu_goals),
+            line("deliveries a second", RATE, Better::More, 0, "", rate_goals),
         ],
         plots: vec![],
         play: Box::new(move |run| {
-            let (cpu, rate) = deliver(run, subscribers, payload)?;
+            let (cpu, rate) = deliver(run, subscribers, payload, tokens)?;
             Ok(vec![told(CPU, cpu), told(RATE, rate)])
         }),
     }
 }
 
 /// CPU per delivery in microseconds, and deliveries a second.
-fn deliver(run: &Run<'_>, subscribers: usize, payload: usize) -> anyhow::Result<(f64, f64)> {
+fn deliver(
+    run: &Run<'_>,
+    subscribers: usize,
+    payload: usize,
+    tokens: Tokens,
+) -> anyhow::Result<(f64, f64)> {
     let (subscribers, payload) = (subscribers.to_string(), payload.to_string());
-    let args = ["fanout", "--subscribers", &subscribers, "--payload", &payload];
+    let mut args = vec!["fanout", "--subscribers", &subscribers, "--payload", &payload];
+    if tokens == Tokens::New {
+        args.push("--new-tokens");
+    }
     let (_node, mut load) = run.node_and_load(&args)?;
     load.step(WARM_UP)?;
     let step = load.step(run.amount(MEASURED))?;
@@ -385,8 +401,8 @@ fn grow_payload() -> Case {
 fn growth(run: &Run<'_>, args: &[&str], values: &[u32]) -> anyhow::Result<Vec<Told>> {
     let mut all = Vec::new();
     for value in values {
-        let args = [args, &[&*value.to_string()]].concat();
-        match grown(run, &args, f64::from(*value)) {
+        let shown = value.to_string();
+        match grown(run, &[args, &[&*shown]].concat(), f64::from(*value)) {
             Ok(told) => all.push(told),
             Err(error) if run.side != Side::Ours => {
                 let error = error.to_string();
