@@ -8,6 +8,7 @@
 //! Identities other than a shared secret, and traces, are not offered: asking
 //! for them is a usage error rather than a promise that is not kept.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -16,9 +17,9 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use rand::distr::{Alphanumeric, SampleString as _};
-use slim_client::{Name, SharedSecret, Timers};
+use slim_client::{Name, Outgoing, SharedSecret, Timers};
 
-use crate::{bench, node_option};
+use crate::{bench, input, node_option};
 
 /// Group and point-to-point conversations over SLIM, in a terminal or a script.
 #[derive(Debug, Parser)]
@@ -107,6 +108,9 @@ struct Common {
 
     #[command(flatten)]
     session: SessionArgs,
+
+    #[command(flatten)]
+    message: MessageArgs,
 
     /// What to write to standard output: lines for people, or one JSON event a line.
     #[arg(long, env = "SLIM_OUTPUT", value_enum, default_value = "text")]
@@ -204,6 +208,56 @@ impl SessionArgs {
     /// When a message is sent again, and when it has failed.
     pub(crate) fn timers(&self) -> Timers {
         Timers { timeout: self.timeout, max_retries: self.max_retries }
+    }
+}
+
+/// What goes with each message that we publish.
+#[derive(Debug, Args)]
+struct MessageArgs {
+    /// What the messages are that are published, such as text/plain. The nodes on the
+    /// way can read it.
+    #[arg(
+        long,
+        env = "SLIM_PAYLOAD_TYPE",
+        value_name = "TYPE",
+        value_parser = NonEmptyStringValueParser::new()
+    )]
+    payload_type: Option<String>,
+
+    /// An entry that goes with all messages that are published; may repeat. The
+    /// variable takes several entries separated by blanks. The nodes on the way can
+    /// read them.
+    #[arg(long, env = "SLIM_METADATA", hide_env_values = true, value_name = "KEY=VALUE")]
+    metadata: Vec<String>,
+}
+
+impl MessageArgs {
+    /// A message that only lacks its payload.
+    fn template(self, separated_by_blanks: bool) -> Result<Outgoing, String> {
+        let mut metadata = BTreeMap::new();
+        for entry in parts(&self.metadata, separated_by_blanks) {
+            let Some((key, value)) = entry.split_once('=') else {
+                return Err(format!("--metadata: {entry:?} is not KEY=VALUE"));
+            };
+            if let Some(problem) = input::unusable(key) {
+                return Err(format!("--metadata: {problem}"));
+            }
+            if metadata.insert(key.to_owned(), value.to_owned()).is_some() {
+                return Err(format!("--metadata: {key:?} is given twice"));
+            }
+        }
+        let payload_type = self.payload_type.unwrap_or_default();
+        Ok(Outgoing { payload_type, metadata, ..Outgoing::default() })
+    }
+}
+
+/// The values of an option that may repeat; of its variable, those between blanks.
+fn parts(values: &[String], separated_by_blanks: bool) -> Vec<&str> {
+    let parts = values.iter().map(String::as_str);
+    if separated_by_blanks {
+        parts.flat_map(str::split_whitespace).collect()
+    } else {
+        parts.collect()
     }
 }
 
@@ -317,6 +371,8 @@ pub(crate) struct Settings {
     pub(crate) mls: bool,
     /// Of a session that we create.
     pub(crate) timers: Timers,
+    /// What is published, but for the payload.
+    pub(crate) template: Outgoing,
     /// How long the node is tried at the start.
     pub(crate) connect_timeout: Duration,
     /// How events are written.
@@ -335,19 +391,23 @@ where
     T: Into<std::ffi::OsString> + Clone,
 {
     let matches = Cli::command().try_get_matches_from(arguments)?;
-    let invites_from_variable = matches.subcommand().is_some_and(|(_, matches)| {
-        matches.try_contains_id("invites").is_ok()
-            && matches.value_source("invites") == Some(ValueSource::EnvVariable)
-    });
+    let from_variable = |option| {
+        matches.subcommand().is_some_and(|(_, matches)| {
+            matches.try_contains_id(option).is_ok()
+                && matches.value_source(option) == Some(ValueSource::EnvVariable)
+        })
+    };
+    let invites_from_variable = from_variable("invites");
+    let metadata_from_variable = from_variable("metadata");
     match Cli::from_arg_matches(&matches)?.command {
         Command::Group(args) => {
             let role = group_role(args.remote, &args.invites, invites_from_variable)
                 .map_err(|problem| usage("group", problem))?;
-            settings("group", role, args.common)
+            settings("group", role, args.common, metadata_from_variable)
         }
         Command::P2p(args) => {
             let role = p2p_role(&args).map_err(|problem| usage("p2p", problem))?;
-            settings("p2p", role, args.common)
+            settings("p2p", role, args.common, metadata_from_variable)
         }
         Command::Bench(command) => {
             let subcommand = command.name();
@@ -378,15 +438,8 @@ fn group_role(
     invites: &[String],
     separated_by_blanks: bool,
 ) -> Result<Role, String> {
-    let invitees = invites
-        .iter()
-        .flat_map(|given| {
-            if separated_by_blanks {
-                given.split_whitespace().collect()
-            } else {
-                vec![given.as_str()]
-            }
-        })
+    let invitees = parts(invites, separated_by_blanks)
+        .into_iter()
         .map(|given| {
             let name = given.parse().map_err(|error| format!("--invites: {error}"))?;
             Ok(Invitee { given: given.to_owned(), name })
@@ -420,7 +473,14 @@ fn p2p_role(args: &P2pArgs) -> Result<Role, &'static str> {
     }
 }
 
-fn settings(subcommand: &str, role: Role, common: Common) -> Result<Asked, clap::Error> {
+fn settings(
+    subcommand: &str,
+    role: Role,
+    common: Common,
+    metadata_from_variable: bool,
+) -> Result<Asked, clap::Error> {
+    let template = common.message.template(metadata_from_variable);
+    let template = template.map_err(|problem| usage(subcommand, problem))?;
     let secret = common.identity.secret().map_err(|problem| usage(subcommand, problem))?;
     let secret = secret.ok_or_else(|| {
         usage(subcommand, "no identity: give --shared-secret or SLIM_SHARED_SECRET")
@@ -432,6 +492,7 @@ fn settings(subcommand: &str, role: Role, common: Common) -> Result<Asked, clap:
         secret,
         mls: common.session.enable_mls,
         timers: common.session.timers(),
+        template,
         connect_timeout: common.node.connect_timeout,
         output: common.output,
         log: common.node.log,
@@ -541,6 +602,23 @@ mod tests {
     }
 
     #[test]
+    fn types_and_metadata_go_with_all_messages() {
+        let settings = check("group --local a/b/c");
+        assert_eq!(settings.template, Outgoing::default());
+        let line = "p2p --local a/b/c --payload-type text/x --metadata k=v --metadata empty= \
+                    --metadata url=http://x?a=b";
+        let template = check(line).template;
+        assert_eq!(template.payload_type, "text/x");
+        let entries: Vec<_> = template.metadata.iter().map(|(k, v)| format!("{k}: {v}")).collect();
+        assert_eq!(entries, ["empty: ", "k: v", "url: http://x?a=b"]);
+        let args =
+            |entries: &str| MessageArgs { payload_type: None, metadata: vec![entries.to_owned()] };
+        let template = args(" a=1  b=2 ").template(true).unwrap();
+        assert_eq!(template.metadata.len(), 2);
+        assert_eq!(args("a=1 b=2").template(false).unwrap().metadata["a"], "1 b=2");
+    }
+
+    #[test]
     fn remote_makes_a_caller_and_its_absence_a_listener() {
         let role = |line| check(line).role;
         let peer = name("a/b/d");
@@ -589,6 +667,11 @@ mod tests {
             ("group --local a/b/c --connect-timeout soon", "expected seconds"),
             ("group --local a/b/c --max-retries 1.5", "--max-retries"),
             ("group --local a/b/c --output xml", "--output"),
+            ("group --local a/b/c --metadata key", "\"key\" is not KEY=VALUE"),
+            ("group --local a/b/c --metadata =value", "a key is empty"),
+            ("group --local a/b/c --metadata k=1 --metadata k=2", "\"k\" is given twice"),
+            ("group --local a/b/c --metadata PUBLISH_TO=x", "the protocol's own"),
+            ("p2p --local a/b/c --payload-type=", "--payload-type"),
             ("group --local a/b/c --log loud", "--log"),
             ("group --local a/b/c --jwt token", "unexpected argument '--jwt'"),
             ("group --local a/b/c --slim {", "--slim"),

@@ -15,8 +15,9 @@ use crate::prompt::Prompt;
 use crate::signals::Stop;
 use crate::terminal::{self, Terminal};
 
-/// The longest line that is read, in bytes; none that is longer fits into a message.
-pub(crate) const MAX_LINE: usize = 4 << 20;
+/// The longest line that is read, in bytes. A message takes 4 MiB at most, and a third
+/// more where `/publish` has it in base64.
+pub(crate) const MAX_LINE: usize = 6 << 20;
 
 /// Lines of a pipe that are read ahead. Each may be as long as [`MAX_LINE`].
 const PIPE_QUEUE: usize = 4;

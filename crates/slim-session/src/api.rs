@@ -190,7 +190,8 @@ pub struct Outgoing {
     pub payload_type: String,
     /// The application's entries. They travel in clear; reserved keys are left out.
     pub metadata: BTreeMap<String, String>,
-    /// One member instead of all.
+    /// One member instead of all: outside the order of what is for all. In a
+    /// point-to-point session only the peer, which changes nothing.
     pub to: Option<Name>,
 }
 

@@ -6,9 +6,12 @@ mod common;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use common::{World, config};
-use slim_proto::{MessageType, SessionId};
-use slim_session::{CloseReason, Command, CreateError, Done, InviteError, SessionConfig};
+use slim_proto::{MessageType, Name, SessionId};
+use slim_session::{
+    CloseReason, Command, CreateError, Done, InviteError, Outgoing, PublishError, SessionConfig,
+};
 
 fn call(world: &mut World, from: usize, to: usize, config: SessionConfig) -> SessionId {
     let peer = world.name(to).without_id();
@@ -37,6 +40,27 @@ fn messages_both_ways() {
         assert_eq!(world.heard(0), (0..5).map(|n| format!("bob: pong {n}")).collect::<Vec<_>>());
         assert!(world.messages(0)[0].to_me);
     }
+}
+
+#[test]
+fn to_whom_is_the_peer_or_nobody() {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let session = call(&mut world, 0, 1, config(true));
+    let mut publish = |to: Name| {
+        let payload = Bytes::from_static(b"psst");
+        let message = Outgoing { payload, to: Some(to), ..Outgoing::default() };
+        let request = world.command(0, Command::Publish { session, message });
+        world.run();
+        match &world.apps[0].done[&request] {
+            Done::Published(result) => result.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let carol: Name = "org/test/carol".parse().unwrap();
+    assert_eq!(publish(carol.clone()), Err(PublishError::NotMember { name: carol }));
+    assert_eq!(publish("org/test/bob".parse().unwrap()).unwrap().delivered.len(), 1);
+    assert_eq!(world.heard(1), ["alice: psst"]);
+    assert!(world.heard(2).is_empty());
 }
 
 #[test]
@@ -155,7 +179,7 @@ fn what_does_not_fit_is_refused_before_it_is_sent() {
         let too_large = "x".repeat(slim_proto::MAX_MESSAGE_LEN);
         let request = world.publish(0, session, &too_large);
         let limit = match &world.apps[0].done[&request] {
-            Done::Published(Err(slim_session::PublishError::TooLarge { limit, len })) => {
+            Done::Published(Err(PublishError::TooLarge { limit, len })) => {
                 assert_eq!(*len, too_large.len());
                 *limit
             }

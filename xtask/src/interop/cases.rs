@@ -96,7 +96,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "call",
-        about: "point-to-point: both speak, the caller ends it",
+        about: "point-to-point: both speak, with all kinds of payloads; the caller ends it",
         is_slow: false,
         casts: || with_and_without_mls(calls(&Side::BOTH)),
         play: calls::both_speak,
@@ -133,7 +133,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "payloads",
-        about: "1 byte to 1 MiB, text and not; empty, with type and metadata from the reference",
+        about: "nothing to 1 MiB, text and not, with and without type and metadata",
         is_slow: false,
         casts: || with_and_without_mls(groups(&Side::BOTH, &[Ours, Theirs])),
         play: groups::payloads,
@@ -151,9 +151,9 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "direct",
-        about: "the reference answers single members of a group",
+        about: "everybody answers single members of a group, and nobody else hears it",
         is_slow: false,
-        casts: || with_and_without_mls(groups(&[Ours], &[Ours, Theirs, Theirs])),
+        casts: || with_and_without_mls(groups(&Side::BOTH, &[Ours, Theirs, Theirs])),
         play: groups::direct,
     },
     Case {

@@ -9,10 +9,9 @@ case of `cargo xtask interop` is written once, whoever plays whom:
     peer.py rpc   --local org/ns/app --slim URL [--remote PEER]
 
 The shared secret is in SLIM_SHARED_SECRET. On stdin each line is published, and
-there are `/invite NAME`, `/remove NAME`, `/who`, `/away` (soft close), `/back`
-(rejoin) and `/leave`. What only this side can do has commands of its own:
+there are `/invite NAME`, `/remove NAME`, `/publish {JSON}` (without "to"), `/who`,
+`/away` (soft close), `/back` (rejoin) and `/leave`. Instead of `/to NAME TEXT` there is
 
-    /publish {"text": "…" or "bytes": [255], "payload_type": "…", "metadata": {"k": "v"}}
     /reply TEXT  to whom the last message came from, and nobody else
 
 `rpc` calls one method of each kind at its peer, or answers such calls; with
@@ -141,8 +140,9 @@ class Conversation:
         except UnicodeDecodeError:
             content = {"payload_base64": base64.b64encode(payload).decode()}
         metadata = {k: v for k, v in context.metadata.items() if k not in PROTOCOL_METADATA}
+        to_me = self.args.role == "p2p" or "PUBLISH_TO" in context.metadata
         self.tell("message", source=full(context.source_name), payload_type=context.payload_type,
-                  metadata=metadata, **content)
+                  metadata=metadata, to_me=to_me, **content)
         if self.args.role == "p2p" and not self.args.remote and not self.args.no_echo:
             await self.session.publish_async(payload, context.payload_type, metadata)
 
@@ -212,7 +212,10 @@ class Conversation:
             await self.who()
         elif command == "/publish":
             wanted = json.loads(rest)
-            payload = wanted["text"].encode() if "text" in wanted else bytes(wanted["bytes"])
+            if "payload" in wanted:
+                payload = wanted["payload"].encode()
+            else:
+                payload = base64.b64decode(wanted["payload_base64"])
             await self.publish(payload, wanted.get("payload_type"), wanted.get("metadata"))
         elif command == "/reply":
             await self.publish(rest.encode(), to=self.last_heard)

@@ -143,8 +143,13 @@ impl Record {
         let event = Event::read(line)?;
         match event.kind() {
             "message" => {
-                let heard = self.heard.entry(event.text("source").to_owned()).or_default();
-                heard.push(heard_as(&event));
+                let mut text = heard_as(&event);
+                // In a call everything is for one.
+                let in_group = self.events("session").all(|event| event.text("type") == "group");
+                if in_group && event.field("to_me").as_bool() == Some(true) {
+                    text = heard_alone(&text);
+                }
+                self.heard.entry(event.text("source").to_owned()).or_default().push(text);
                 return Ok(());
             }
             "delivered" | "lost" => return self.on_outcome(&event),
@@ -338,6 +343,11 @@ fn heard_as(event: &Event) -> String {
         _ => String::new(),
     };
     text_of(&payload, event.text("payload_type"), &metadata)
+}
+
+/// How a message is compared that is for one member of a group alone.
+pub(crate) fn heard_alone(text: &str) -> String {
+    format!("{text} (for one)")
 }
 
 /// How a message is compared that has this payload, type and metadata (JSON).

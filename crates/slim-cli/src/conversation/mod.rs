@@ -329,6 +329,7 @@ impl<'a> Conversation<'a> {
                     payload: Payload(message.payload),
                     payload_type: message.payload_type,
                     metadata: message.metadata,
+                    to_me: message.to_me,
                 }
             }
             Some(SessionEvent::MessageLost { source, count }) => {
@@ -363,7 +364,8 @@ impl<'a> Conversation<'a> {
                 let session = live.session.clone();
                 let number = rounds.number();
                 self.output.note(&format!("sending message {number} of {}", script.iterations));
-                self.publish(&session, Bytes::copy_from_slice(script.message.as_bytes()));
+                let payload = Bytes::copy_from_slice(script.message.as_bytes());
+                self.publish(session, Outgoing { payload, ..self.settings.template.clone() });
             }
             Step::Done => self.leave(Leaving::WithOutcomes),
             Step::NoAnswer => {

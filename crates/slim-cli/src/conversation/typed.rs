@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use slim_client::{Name, PresenceError, PublishError, RemoveError, Session, SessionId};
+use slim_client::{Name, Outgoing, PresenceError, PublishError, RemoveError, Session, SessionId};
 
-use super::{Conversation, Done, Invited, Leaving, Outcome, encryption, members};
+use super::{Conversation, Done, Invited, Leaving, Outcome, encryption, is_group, members};
 use crate::args::{Invitee, Role};
-use crate::input::{self, Action};
+use crate::input::{self, Action, Spoken};
 use crate::output::{Event, InviteOutcome, Payload};
 use crate::source::{Input, MAX_LINE};
 
@@ -46,6 +46,7 @@ impl Conversation<'_> {
                 let message = format!("{command}: no such command, /help lists them");
                 return self.error(None, "unknown_command", message);
             }
+            Action::Unspoken(reason) => return self.error(None, "bad_message", reason),
             Action::Publish(_)
             | Action::Invite(_)
             | Action::Remove(_)
@@ -61,7 +62,7 @@ impl Conversation<'_> {
             }
         };
         match action {
-            Action::Publish(payload) => self.publish(&session, payload),
+            Action::Publish(spoken) => self.speak(session, spoken),
             Action::Invite(given) => match given.parse() {
                 Ok(name) => self.invite(&session, Invitee { given, name }, false),
                 Err(error) => self.refuse_invitation(&session, given, &error),
@@ -72,7 +73,11 @@ impl Conversation<'_> {
             },
             Action::Who => self.who(&session),
             Action::SetPresence(online) => self.set_presence(&session, online),
-            Action::Nothing | Action::Help | Action::Leave | Action::Unknown(_) => {}
+            Action::Nothing
+            | Action::Help
+            | Action::Leave
+            | Action::Unspoken(_)
+            | Action::Unknown(_) => {}
         }
     }
 
@@ -85,10 +90,47 @@ impl Conversation<'_> {
         }
     }
 
-    pub(super) fn publish(&mut self, session: &Session, payload: Bytes) {
-        let session = session.clone();
+    /// Says what was typed, in the newest session, or to whom it is for.
+    fn speak(&mut self, newest: Session, spoken: Spoken) {
+        let Spoken { payload, payload_type, metadata, to } = spoken;
+        let mut message = Outgoing { payload, ..self.settings.template.clone() };
+        if let Some(payload_type) = payload_type {
+            message.payload_type = payload_type;
+        }
+        if let Some(metadata) = metadata {
+            message.metadata = metadata;
+        }
+        let mut session = newest;
+        if let Some(given) = to {
+            let name = match given.parse::<Name>() {
+                Ok(name) => name,
+                Err(error) => {
+                    return self.error(Some(session.id()), "bad_name", error.to_string());
+                }
+            };
+            if let Some(called) = self.with_peer(&name) {
+                session = called;
+            }
+            message.to = Some(name);
+        }
+        self.publish(session, message);
+    }
+
+    /// The newest call with this one. A listener may have several.
+    fn with_peer(&self, name: &Name) -> Option<Session> {
+        let is_peer = |session: &Session| {
+            let peer = &session.info().remote;
+            let is_meant = name.id().is_any() || name.id() == peer.id();
+            !is_group(session) && peer.same_app(name) && is_meant
+        };
+        let open = self.live.iter().rev().filter(|live| live.closed.is_none());
+        open.map(|live| &live.session).find(|session| is_peer(session)).cloned()
+    }
+
+    pub(super) fn publish(&mut self, session: Session, message: Outgoing) {
         self.run_in_turn(async move {
-            let result = session.publish(payload.clone()).await;
+            let payload = message.payload.clone();
+            let result = session.publish_with(message).await;
             Done::Published { session: session.id(), payload, result }
         });
     }

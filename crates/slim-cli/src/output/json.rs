@@ -154,16 +154,18 @@ mod tests {
             payload: Payload(Bytes::from_static(payload)),
             payload_type: "msg".to_owned(),
             metadata: BTreeMap::from([("key".to_owned(), "value".to_owned())]),
+            to_me: true,
         };
         check(
             &message("naïve\n\"".as_bytes()),
             json!({"event": "message", "session_id": 7, "source": CLIENT, "payload": "naïve\n\"",
-                "payload_type": "msg", "metadata": {"key": "value"}}),
+                "payload_type": "msg", "metadata": {"key": "value"}, "to_me": true}),
         );
         check(
             &message(b"\xff\x00"),
             json!({"event": "message", "session_id": 7, "source": CLIENT,
-                "payload_base64": "/wA=", "payload_type": "msg", "metadata": {"key": "value"}}),
+                "payload_base64": "/wA=", "payload_type": "msg", "metadata": {"key": "value"},
+                "to_me": true}),
         );
     }
 

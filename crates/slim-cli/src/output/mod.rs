@@ -89,6 +89,8 @@ pub(crate) enum Event {
         payload_type: String,
         /// The sender's entries.
         metadata: std::collections::BTreeMap<String, String>,
+        /// It was sent to us alone.
+        to_me: bool,
     },
     /// Messages of a member could not be had any more.
     Missed {

@@ -68,7 +68,9 @@ impl Text {
     /// What to show, without a line end; `None` for what people need not be told.
     pub(crate) fn line(&mut self, event: &Event) -> Option<String> {
         match event {
-            Event::Message { source, payload, .. } => Some(self.message(source, payload)),
+            Event::Message { source, payload, to_me, .. } => {
+                Some(self.message(source, payload, *to_me))
+            }
             Event::Bench(report) => Some(report.text()),
             Event::Error { code, message, .. } => {
                 let text = self.error(code, message);
@@ -98,9 +100,13 @@ impl Text {
         (format!("{name}> "), format!("{}> ", self.paint(&name, Style::new().bold())))
     }
 
-    fn message(&mut self, source: &Name, payload: &Payload) -> String {
+    fn message(&mut self, source: &Name, payload: &Payload, to_me: bool) -> String {
         self.names.learn(source);
-        let name = self.names.short(source);
+        let mut name = self.names.short(source);
+        // In a call everything is.
+        if to_me && self.kind == Kind::Group {
+            name += " (to you)";
+        }
         let colour = PALETTE[source.components()[2] as usize % PALETTE.len()];
         let name = self.paint(&name, Style::new().color(colour).bold());
         match str::from_utf8(&payload.0) {
@@ -343,12 +349,17 @@ mod tests {
     }
 
     fn message(source: &str, payload: &'static [u8]) -> Event {
+        said(source, payload, false)
+    }
+
+    fn said(source: &str, payload: &'static [u8], to_me: bool) -> Event {
         Event::Message {
             session_id: 7,
             source: name(source),
             payload: Payload(Bytes::from_static(payload)),
             payload_type: "msg".to_owned(),
             metadata: BTreeMap::new(),
+            to_me,
         }
     }
 
@@ -490,6 +501,12 @@ mod tests {
                 (message("c", b"\xff\xfe"), Some("c> (2 bytes that are not text)")),
             ],
         );
+    }
+
+    #[test]
+    fn what_is_said_to_us_alone_is_marked_in_a_group() {
+        check(Kind::Group, &[(said("c", b"psst", true), Some("c (to you)> psst"))]);
+        check(Kind::P2p, &[(said("c", b"hello", true), Some("c> hello"))]);
     }
 
     #[test]

@@ -132,6 +132,65 @@ fn what_is_not_text_arrives_as_it_is() {
 }
 
 #[test]
+fn a_line_to_one_member_is_heard_by_nobody_else() {
+    for options in ["", "--enable-mls"] {
+        let node = TestNode::start();
+        let (mut moderator, mut clients) = group(&node, 2, options);
+        moderator.type_line("/to a/b/client-1 for one");
+        let heard = clients[0].expect_message("for one");
+        assert_eq!((&heard["to_me"], app(&heard["source"])), (&true.into(), MODERATOR));
+        assert_eq!(apps(&moderator.outcome(0)["members"]), ["a/b/client-1"]);
+        // With its id, and from one participant to another.
+        let full = heard["source"].as_str().unwrap();
+        clients[0].type_line(&format!("/to {full} back"));
+        assert_eq!(moderator.expect_message("back")["to_me"], true);
+        clients[0].type_line("/to a/b/client-2 between us");
+        assert_eq!(clients[1].expect_message("between us")["to_me"], true);
+        assert_eq!(apps(&clients[0].outcome(1)["members"]), ["a/b/client-2"]);
+        moderator.type_line("for all");
+        for client in &mut clients {
+            assert_eq!(client.expect_message("for all")["to_me"], false);
+        }
+        assert_eq!(clients[0].messages().len(), 2, "{:?}", clients[0].messages());
+        assert_eq!(clients[1].messages().len(), 2, "{:?}", clients[1].messages());
+        moderator.type_line("/to a/b/nobody hello?");
+        moderator.expect_error("not_a_member");
+        moderator.type_line("/to nobody hello?");
+        moderator.expect_error("bad_name");
+        moderator.end_input();
+        let rest = moderator.exit_well();
+        assert!(rest.iter().all(|event| event["event"] != "message"), "{rest:?}");
+    }
+}
+
+#[test]
+fn messages_have_a_type_and_metadata() {
+    let node = TestNode::start();
+    let options = "--payload-type text/plain --metadata a=1 --metadata b=2=3";
+    let (mut moderator, mut clients) = group(&node, 1, options);
+    let client = &mut clients[0];
+    moderator.type_line("as the options say");
+    let heard = client.expect("message");
+    assert_eq!(heard["payload_type"], "text/plain");
+    assert_eq!(heard["metadata"], json!({"a": "1", "b": "2=3"}));
+    moderator.type_line(r#"/publish {"payload": "{}", "payload_type": "json", "metadata": {}}"#);
+    let heard = client.expect("message");
+    assert_eq!((&heard["payload"], &heard["payload_type"]), (&"{}".into(), &"json".into()));
+    assert_eq!(heard["metadata"], json!({}));
+    moderator.type_line(r#"/publish {"payload": "two\nlines"}"#);
+    let heard = client.expect("message");
+    assert_eq!((&heard["payload"], &heard["metadata"]["a"]), (&"two\nlines".into(), &"1".into()));
+    moderator.type_line(r#"/publish {"payload": ""}"#);
+    assert_eq!(client.expect("message")["payload"], "");
+    moderator.type_line(r#"/publish {"payload_base64": "/wo=", "to": "a/b/client-1"}"#);
+    let heard = client.expect("message");
+    assert_eq!((&heard["payload_base64"], &heard["to_me"]), (&"/wo=".into(), &true.into()));
+    for line in 0..5 {
+        assert_eq!(apps(&moderator.outcome(line)["members"]), ["a/b/client-1"]);
+    }
+}
+
+#[test]
 fn lines_wait_for_the_invitations() {
     let node = TestNode::start();
     let mut client = participant(&node, "a/b/client-1");

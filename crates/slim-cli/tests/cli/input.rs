@@ -37,7 +37,16 @@ fn unknown_commands_are_not_sent() {
 }
 
 #[test]
+fn what_is_not_spelled_out_is_not_sent() {
+    check(b"/to a/b/client", "bad_message");
+    check(b"/publish hello", "bad_message");
+    check(br#"/publish {"payload": "x", "metadata": {"PUBLISH_TO": "x"}}"#, "bad_message");
+}
+
+#[test]
 fn bad_names_are_refused() {
+    check(b"/to bob hello", "bad_name");
+    check(br#"/publish {"payload": "x", "to": "bob"}"#, "bad_name");
     check(b"/invite", "bad_name");
     check(b"/invite bob", "bad_name");
     check(b"/remove a/b/c/d", "bad_name");
@@ -52,7 +61,7 @@ fn who_is_no_member_cannot_be_removed() {
 fn lines_that_do_not_fit_are_refused() {
     // One that is read and too large with its envelope, and one that is not even read.
     check(&vec![b'x'; 4 << 20], "too_large");
-    check(&vec![b'x'; 5 << 20], "too_large");
+    check(&vec![b'x'; 7 << 20], "too_large");
 }
 
 #[test]
@@ -85,7 +94,7 @@ fn help_lists_the_commands() {
     let (mut moderator, _client) = pair(&node);
     moderator.type_line("/help");
     let help = moderator.expect("help").to_string();
-    for command in ["/invite", "/remove", "/who", "/leave"] {
+    for command in ["/invite", "/remove", "/who", "/leave", "/to", "/publish"] {
         assert!(help.contains(command), "{help}");
     }
 }

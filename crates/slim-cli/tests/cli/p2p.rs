@@ -1,7 +1,7 @@
 //! Point-to-point conversations.
 
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::support::{OTHER_SECRET, Slim, TestNode, app};
 
@@ -79,6 +79,54 @@ fn a_listener_serves_many_and_talks_to_the_newest() {
     alice.exit_well();
     assert_eq!(bob.expect("closed")["reason"], "peer_left");
     bob.exit_well();
+}
+
+#[test]
+fn a_listener_says_to_whom() {
+    let node = TestNode::start();
+    let mut alice = listener(&node, "--no-echo");
+    let mut bob = caller(&node, "");
+    alice.expect("session");
+    let mut carol = Slim::start(&node, "p2p --local a/b/carol --remote a/b/alice");
+    alice.expect("session");
+    alice.type_line("/to a/b/bob to bob");
+    alice.type_line("/to a/b/carol to carol");
+    alice.type_line("/to a/b/dave to nobody");
+    alice.expect_error("not_a_member");
+    alice.type_line("to the newest");
+    bob.expect_message("to bob");
+    for text in ["to carol", "to the newest"] {
+        carol.expect_message(text);
+    }
+    for line in 0..3 {
+        assert_eq!(alice.outcome(line)["event"], "delivered");
+    }
+    bob.type_line("/to a/b/carol not hers");
+    bob.expect_error("not_a_member");
+    alice.signal(Signal::TERM);
+    alice.exit_well();
+    for (slim, count) in [(bob, 1), (carol, 2)] {
+        let before = slim.messages().len();
+        let rest = slim.exit_well();
+        let more = rest.iter().filter(|event| event["event"] == "message").count();
+        assert_eq!(before + more, count);
+    }
+}
+
+#[test]
+fn type_and_metadata_come_back() {
+    let node = TestNode::start();
+    let mut alice = listener(&node, "");
+    let script = "--message hey --iterations 1 --payload-type greeting --metadata from=bob";
+    let bob = caller(&node, script);
+    let heard = alice.expect_message("hey");
+    let rest = bob.exit_well();
+    let answer = rest.iter().find(|event| event["event"] == "message").unwrap();
+    for message in [&heard, answer] {
+        assert_eq!(message["payload_type"], "greeting");
+        assert_eq!(message["metadata"], json!({"from": "bob"}));
+        assert_eq!(message["to_me"], true);
+    }
 }
 
 #[test]

@@ -62,6 +62,13 @@ fn a_script_needs_somebody_to_call() {
 }
 
 #[test]
+fn metadata_are_entries() {
+    refused("group --local a/b/c --metadata key", "\"key\" is not KEY=VALUE");
+    refused("p2p --local a/b/c --metadata a=1 --metadata a=2", "\"a\" is given twice");
+    refused("p2p --local a/b/c --metadata PUBLISH_TO=x", "the protocol's own");
+}
+
+#[test]
 fn numbers_must_make_sense() {
     refused("group --local a/b/c --timeout 0", "--timeout");
     refused("group --local a/b/c --timeout soon", "--timeout");

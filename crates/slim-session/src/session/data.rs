@@ -102,13 +102,16 @@ impl Core {
     }
 
     fn audience(&self, cx: &mut Context<'_>, message: &Outgoing) -> Result<Audience, PublishError> {
-        if let Some(to) = message.to.as_ref().filter(|_| !self.is_p2p()) {
+        if let Some(to) = &message.to {
             let member = self.roster.find(to).filter(|entry| entry.receives_data && !entry.joining);
             let Some(member) = member else {
                 return Err(PublishError::NotMember { name: to.clone() });
             };
-            let id = cx.rng.random_range(1 << 31..=u32::MAX - 1);
-            return Ok(Audience::One { member: member.name.clone(), id });
+            // To the peer of a point-to-point session everything is said in order.
+            if !self.is_p2p() {
+                let id = cx.rng.random_range(1 << 31..=u32::MAX - 1);
+                return Ok(Audience::One { member: member.name.clone(), id });
+            }
         }
         let (online, offline): (Vec<&Entry>, Vec<&Entry>) =
             self.roster.receivers().partition(|entry| entry.online);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, bail, ensure};
 
+use super::groups::say_all_kinds;
 use super::{Ours, Stage, Theirs};
 use crate::stage::record::{Event, MemberId, Record};
 use crate::stage::tools::{Part, address};
@@ -11,12 +12,24 @@ use crate::stage::tools::{Part, address};
 /// Whom everybody calls.
 const BOB: &str = "bob";
 
-/// Both speak in turn; then the caller hangs up.
+/// Both speak in turn, say something to each other by name, and send every kind of
+/// payload; then the caller hangs up.
 pub(super) fn both_speak(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     let listener = start_listener(stage, 0, true)?;
     let caller = start_caller(stage, "alice")?;
     stage.all_have(&[listener, caller], "session")?;
-    stage.converse(&[caller, listener], 5)?;
+    let both = [caller, listener];
+    stage.converse(&both, 5)?;
+    for (id, peer) in [(caller, listener), (listener, caller)] {
+        let text = format!("{} to its peer", stage.member(id).label);
+        let line = match stage.member(id).side {
+            Ours => format!("/to {} {text}", stage.member(peer).address),
+            Theirs => format!("/reply {text}"),
+        };
+        stage.say_as(id, &both, line.as_bytes(), text)?;
+        say_all_kinds(stage, id, &both)?;
+    }
+    stage.all_heard()?;
     stage.leave(caller, &[])?;
     stage.ended_because(caller, "left")?;
     stage.all_have(&[listener], "closed")?;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Ours, Stage, Theirs};
-use crate::stage::record::{Acks, MemberId, text_of};
+use crate::stage::record::{Acks, MemberId, Record, heard_alone, text_of};
 use crate::stage::tools::Part;
 
 /// A few rounds, the same group in everybody's eyes, and the end.
@@ -76,60 +76,75 @@ pub(super) fn lossy_burst(stage: &mut Stage<'_>) -> anyhow::Result<()> {
 /// As large as the payloads get here.
 const LARGE: usize = 1 << 20;
 
-/// Bytes that are not text, and how they are told.
-const BYTES: (&[u8], &str) = (b"\xff\xfe\0", "base64://4A");
+/// Bytes that are not text, in base64.
+const BYTES: &str = "//4A";
 
-/// Payloads of all sizes; of the reference also an empty one, payload types and
-/// metadata, which `slim` shows but cannot send.
+/// Payloads of all sizes, with and without a type and metadata.
 pub(super) fn payloads(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     let (moderator, participants) = stage.group()?;
     let everybody = [&participants[..], &[moderator]].concat();
     for &id in &everybody {
-        match stage.member(id).side {
-            Ours => {
-                stage.say_as(id, &everybody, b"x", "x".to_owned())?;
-                stage.say_as(id, &everybody, BYTES.0, BYTES.1.to_owned())?;
-                let large = "zw\u{f6}lf ".repeat(LARGE / 7);
-                stage.say_as(id, &everybody, large.as_bytes(), text_of(&large, "", ""))?;
-            }
-            Theirs => {
-                let large = "zw\u{f6}lf ".repeat(LARGE / 7);
-                let metadata = json!({"answer": "42", "zw\u{f6}lf": "12"});
-                for (wanted, payload) in [
-                    (json!({"text": ""}), ""),
-                    (json!({"text": "x", "payload_type": "text/plain"}), "x"),
-                    (json!({"bytes": BYTES.0, "metadata": metadata}), BYTES.1),
-                    (json!({"text": large, "payload_type": "large", "metadata": metadata}), &large),
-                ] {
-                    let payload_type = wanted["payload_type"].as_str().unwrap_or_default();
-                    let metadata = wanted.get("metadata").map(Value::to_string);
-                    let text = text_of(payload, payload_type, &metadata.unwrap_or_default());
-                    stage.say_as(id, &everybody, format!("/publish {wanted}").as_bytes(), text)?;
-                }
-            }
-        }
+        say_all_kinds(stage, id, &everybody)?;
     }
     stage.all_heard()?;
     stage.close(moderator, &participants)
 }
 
-/// The reference answers single members, and nobody else hears it.
+/// Has somebody send every kind of payload to these.
+pub(super) fn say_all_kinds(
+    stage: &mut Stage<'_>,
+    id: MemberId,
+    listeners: &[MemberId],
+) -> anyhow::Result<()> {
+    // A line as it is, if it is nothing else for both sides.
+    stage.say_as(id, listeners, b"x", "x".to_owned())?;
+    let large = "zw\u{f6}lf ".repeat(LARGE / 7);
+    let metadata = json!({"answer": "42", "empty": "", "zw\u{f6}lf": "12"});
+    for wanted in [
+        json!({"payload": ""}),
+        json!({"payload": "", "payload_type": "nothing", "metadata": metadata}),
+        json!({"payload": "two\nlines", "payload_type": "text/plain"}),
+        json!({"payload_base64": BYTES, "metadata": metadata}),
+        json!({"payload": large}),
+        json!({"payload": large, "payload_type": "large", "metadata": metadata}),
+    ] {
+        let text = |field: &str| wanted[field].as_str().unwrap_or_default();
+        let bytes = format!("base64:{}", text("payload_base64"));
+        let payload = wanted["payload"].as_str().unwrap_or(&bytes);
+        let metadata = wanted.get("metadata").map(Value::to_string);
+        let heard = text_of(payload, text("payload_type"), &metadata.unwrap_or_default());
+        stage.say_as(id, listeners, format!("/publish {wanted}").as_bytes(), heard)?;
+    }
+    Ok(())
+}
+
+/// Everybody answers single members, and nobody else hears it.
 pub(super) fn direct(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     let (moderator, participants) = stage.group()?;
     let everybody = [&participants[..], &[moderator]].concat();
-    let (_, theirs) = stage.sides(&everybody);
     for round in 1..=3 {
         for &asking in &everybody {
             stage.say(asking, &everybody)?;
             stage.all_heard()?;
-            for &id in theirs.iter().filter(|&&id| id != asking) {
+            for &id in everybody.iter().filter(|&&id| id != asking) {
                 let text = format!("{} answers {round}", stage.member(id).label);
-                stage.say_as(id, &[asking], format!("/reply {text}").as_bytes(), text)?;
+                let line = answer(stage.member(id), stage.member(asking), round, &text);
+                stage.say_as(id, &[asking], line.as_bytes(), heard_alone(&text))?;
             }
             stage.all_heard()?;
         }
     }
     stage.close(moderator, &participants)
+}
+
+/// How somebody says this to one member. Ours by its name, with and without its id;
+/// the reference only to who spoke last.
+fn answer(who: &Record, to: &Record, round: usize, text: &str) -> String {
+    match (who.side, round) {
+        (Ours, 1) => format!("/to {} {text}", to.address),
+        (Ours, _) => format!("/to {} {text}", to.name),
+        (Theirs, _) => format!("/reply {text}"),
+    }
 }
 
 /// A session of the reference in which nothing is acknowledged: on a good line
