@@ -257,6 +257,7 @@ impl Driver {
                 self.link = LinkState::Up(sender, Box::new(receiver));
                 Step::Input(Input::LinkUp)
             }
+            LinkEvent::Dialled(Err(error), _) if error.is_denied() => Step::Gone(describe(&error)),
             LinkEvent::Dialled(Err(error), attempt) => {
                 debug!(attempt, error = describe(&error), "not connected");
                 self.link = LinkState::Dialling(self.dial(backoff(attempt)), attempt + 1);

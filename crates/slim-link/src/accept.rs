@@ -16,7 +16,7 @@ use slim_proto::{ConnectionType, LinkNegotiation, Message};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::transport::Server;
 use tower_service::Service;
 use tracing::{debug, warn};
@@ -66,6 +66,10 @@ pub struct AcceptConfig {
     /// its streams has negotiated. Default 5 s, as everywhere. Shorter cuts off slow
     /// diallers, longer keeps silent ones.
     pub negotiation_timeout: Duration,
+    /// How long a dialler whose negotiation was refused is kept waiting for the end of
+    /// its stream. Default 1 s. Some come back at once, and for ever: shorter lets them
+    /// take more processor time, longer keeps more of them as newcomers.
+    pub refusal_pause: Duration,
     /// Connections that there may be, at least 1. Default
     /// [`DEFAULT_MAX_CONNECTIONS`]. Further ones wait with the system until one
     /// goes.
@@ -94,6 +98,7 @@ impl Default for AcceptConfig {
             node_id: format!("node-{}", uuid::Uuid::new_v4()),
             require_header_mac: true,
             negotiation_timeout: Duration::from_secs(5),
+            refusal_pause: Duration::from_secs(1),
             max_connections: DEFAULT_MAX_CONNECTIONS,
             max_newcomers: DEFAULT_MAX_NEWCOMERS,
             queue_bytes: DEFAULT_QUEUE_BYTES,
@@ -346,6 +351,9 @@ async fn run_link<F, Fut>(
         Ok(Err(error)) => {
             config.counters.count_refused();
             warn!(%peer_addr, %error, "link refused");
+            pause(config.refusal_pause, &queue, shared.listens.clone()).await;
+            // It would be refused again: there is no need to come back.
+            queue.refuse(&error);
         }
         Err(_) => {
             config.counters.count_refused();
@@ -356,6 +364,16 @@ async fn run_link<F, Fut>(
     if !is_taken(&queue).await {
         // The peer does not even read the end.
         open_link.cut();
+    }
+}
+
+/// Waits for this long, but not for a peer that has gone, nor when the listeners are
+/// closed.
+async fn pause(time: Duration, queue: &Queue, mut listens: watch::Receiver<()>) {
+    tokio::select! {
+        () = sleep(time) => {}
+        () = queue.body_gone() => {}
+        () = dropped(&mut listens) => {}
     }
 }
 
@@ -429,16 +447,44 @@ mod tests {
     use super::*;
     use crate::listen::tests::connection;
 
+    fn shared(
+        listens: watch::Receiver<()>,
+    ) -> Arc<Shared<impl Fn(AcceptedLink) -> std::future::Pending<()>>> {
+        Arc::new(Shared {
+            config: AcceptConfig::default(),
+            budget: Budget::unlimited(),
+            on_link: |_| pending(),
+            listens,
+            tasks: Arc::default(),
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_refused_waits_for_the_end() {
+        let (listening, listens) = watch::channel(());
+        let (connection, _doom, _keep) = connection();
+        let queue = Queue::new(1000, Budget::unlimited());
+        let says = Queue::new(1000, Budget::unlimited());
+        says.push_plain(b"no negotiation").unwrap();
+        let inbound = Inbound::Request(tonic::body::Body::new(OutboundBody::request(says)));
+        let mut body = OutboundBody::response(Arc::clone(&queue));
+        let start = Instant::now();
+        let end = async {
+            let frame = poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut body), cx)).await;
+            let trailers = frame.unwrap().unwrap().into_trailers().unwrap();
+            drop(body);
+            (trailers["grpc-status"].clone(), start.elapsed())
+        };
+        let open_link = connection.open_link();
+        let link = run_link(shared(listens), connection.peer_addr, open_link, inbound, queue);
+        let ((status, after), ()) = tokio::join!(end, link);
+        assert_eq!((status.as_bytes(), after), (&b"7"[..], AcceptConfig::default().refusal_pause));
+        drop(listening);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn who_does_not_read_the_end_loses_the_connection() {
         let (listening, listens) = watch::channel(());
-        let shared = Arc::new(Shared {
-            config: AcceptConfig::default(),
-            budget: Budget::unlimited(),
-            on_link: |_| pending::<()>(),
-            listens,
-            tasks: Arc::default(),
-        });
         let (connection, doom, _keep) = connection();
         let queue = Queue::new(1000, Budget::unlimited());
         // Nothing ever comes, and what is queued is never taken.
@@ -451,7 +497,7 @@ mod tests {
         let open_link = connection.open_link();
         // Another of its links is good.
         open_link.negotiated();
-        let link = run_link(shared, connection.peer_addr, open_link, inbound, queue);
+        let link = run_link(shared(listens), connection.peer_addr, open_link, inbound, queue);
         let (error, ()) = tokio::join!(doom, link);
         assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
         assert_eq!(start.elapsed(), AcceptConfig::default().negotiation_timeout + STALL);

@@ -157,7 +157,13 @@ pub async fn dial(target: &Target, config: &DialConfig) -> Result<Link, DialErro
     let (messages, negotiated) = timeout_at(deadline, negotiate(config, body, &queue))
         .await
         .map_err(|_| DialError::Timeout(DialStage::Negotiate))?
-        .map_err(DialError::Negotiation)?;
+        .map_err(|error| match error {
+            NegotiationError::Denied(message) => {
+                let (http, grpc) = (StatusCode::OK.as_u16(), Some(grpc::PERMISSION_DENIED));
+                DialError::Refused { http, grpc, message }
+            }
+            error => DialError::Negotiation(error),
+        })?;
 
     let Negotiated { peer, key } = negotiated;
     Ok(Link {
@@ -293,7 +299,8 @@ pub enum DialError {
         /// What the transport said.
         cause: String,
     },
-    /// The stream was refused: an HTTP status other than 200, or a gRPC status.
+    /// The stream was refused: an HTTP status other than 200, or a gRPC status, also
+    /// instead of an answer to the negotiation.
     #[error("refused by the node: HTTP status {http}, gRPC status {grpc:?}: {message:?}")]
     Refused {
         /// HTTP status code.
@@ -303,12 +310,18 @@ pub enum DialError {
         /// The node's text.
         message: String,
     },
-    /// The node's answer to the negotiation is not acceptable, or it refused ours.
+    /// The node's answer to the negotiation is not acceptable, or it ended the stream
+    /// instead.
     #[error("negotiation failed")]
     Negotiation(#[source] NegotiationError),
 }
 
 impl DialError {
+    /// Whether the node says: do not come back.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Refused { grpc: Some(grpc::PERMISSION_DENIED), .. })
+    }
+
     /// Whether nothing was reached that speaks the protocol, so that trying again
     /// later makes sense.
     pub fn is_unreachable(&self) -> bool {

@@ -12,6 +12,9 @@ pub(crate) const PATH: &str = "/dataplane.proto.v1.DataPlaneService/OpenChannel"
 
 pub(crate) const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
 
+/// The status that says: do not come back.
+pub(crate) const PERMISSION_DENIED: u16 = 7;
+
 const STATUS: &str = "grpc-status";
 const MESSAGE: &str = "grpc-message";
 
@@ -42,19 +45,31 @@ pub(crate) fn unimplemented(headers: &mut HeaderMap) {
     headers.insert(STATUS, HeaderValue::from_static("12"));
 }
 
-/// Trailers that end a stream.
-pub(crate) fn trailers(reason: CloseReason) -> HeaderMap {
-    let (status, message) = match reason {
+/// Trailers that end a stream, with this text instead of the usual one.
+pub(crate) fn trailers(reason: CloseReason, text: Option<HeaderValue>) -> HeaderMap {
+    let (status, usual) = match reason {
         CloseReason::Done => ("0", None),
         CloseReason::TooSlow => ("14", Some("reads too slowly")),
         CloseReason::Refused => ("7", Some("not wanted here")),
     };
     let mut trailers = HeaderMap::with_capacity(2);
     trailers.insert(STATUS, HeaderValue::from_static(status));
-    if let Some(message) = message {
-        trailers.insert(MESSAGE, HeaderValue::from_static(message));
+    if let Some(text) = text.or_else(|| usual.map(HeaderValue::from_static)) {
+        trailers.insert(MESSAGE, text);
     }
     trailers
+}
+
+/// A text as a status has it: what is not printable ASCII, and `%`, is percent-encoded.
+pub(crate) fn status_text(text: &str) -> Option<HeaderValue> {
+    let encoded = text.bytes().fold(String::with_capacity(text.len()), |mut encoded, byte| {
+        match byte {
+            b' '..=b'~' if byte != b'%' => encoded.push(byte.into()),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+        encoded
+    });
+    HeaderValue::try_from(encoded).ok()
 }
 
 /// gRPC status in the headers or trailers of a response, with its text.
@@ -71,7 +86,7 @@ pub(crate) fn status(headers: &HeaderMap) -> Option<(u16, String)> {
 pub(crate) fn end_of(trailers: &HeaderMap) -> LinkEnd {
     match status(trailers) {
         None | Some((0, _)) => LinkEnd::Ended,
-        Some((7, message)) => LinkEnd::PermissionDenied(message),
+        Some((PERMISSION_DENIED, message)) => LinkEnd::PermissionDenied(message),
         Some((code, message)) => LinkEnd::Status { code, message },
     }
 }
@@ -261,8 +276,11 @@ mod tests {
         check("14", None, LinkEnd::Status { code: 14, message: String::new() });
         assert_eq!(end_of(&HeaderMap::new()), LinkEnd::Ended);
         for reason in [CloseReason::Done, CloseReason::TooSlow, CloseReason::Refused] {
-            let ended = end_of(&trailers(reason)) == LinkEnd::Ended;
+            let ended = end_of(&trailers(reason, None)) == LinkEnd::Ended;
             assert_eq!(ended, reason == CloseReason::Done);
         }
+        let refused = trailers(CloseReason::Refused, status_text("100 % \"n\u{f6}\"\n"));
+        let text = "100 %25 \"n%C3%B6\"%0A".to_owned();
+        assert_eq!(end_of(&refused), LinkEnd::PermissionDenied(text));
     }
 }

@@ -194,6 +194,9 @@ pub enum NegotiationError {
     /// The peer ended the stream instead: it does not accept ours.
     #[error("the peer ended the stream")]
     Ended,
+    /// The peer says why it does not accept ours.
+    #[error("permission denied by the peer: {0:?}")]
+    Denied(String),
     /// The stream broke, or carried something that is no message.
     #[error("{0}")]
     Stream(String),

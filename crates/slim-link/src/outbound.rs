@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use http::HeaderValue;
 use http_body::Frame;
 use slim_proto::{Message, Outgoing};
 use tokio::sync::Notify;
@@ -25,6 +26,7 @@ use tokio::sync::Notify;
 use crate::budget::Budget;
 use crate::buffer::Buffer;
 use crate::grpc;
+use crate::handshake::NegotiationError;
 use crate::mac::LinkKey;
 
 /// Data that may wait on one link by default, in bytes. With typical messages about
@@ -210,6 +212,8 @@ struct State {
     /// idle one keeps none.
     last_len: usize,
     close_reason: Option<CloseReason>,
+    /// More about it, for the peer.
+    close_text: Option<HeaderValue>,
     body_gone: bool,
     writer: Option<Waker>,
     reader: Option<Waker>,
@@ -322,6 +326,16 @@ impl Queue {
 
     pub(crate) fn close(&self, reason: CloseReason) {
         self.end(|state| state.close_reason = state.close_reason.or(Some(reason)));
+    }
+
+    /// Closes the link because of what the peer has said, and tells it.
+    pub(crate) fn refuse(&self, reason: &NegotiationError) {
+        let text = grpc::status_text(&reason.to_string());
+        self.end(|state| {
+            if state.close_reason.is_none() {
+                (state.close_reason, state.close_text) = (Some(CloseReason::Refused), text);
+            }
+        });
     }
 
     fn end(&self, how: impl FnOnce(&mut State)) {
@@ -480,7 +494,7 @@ impl http_body::Body for OutboundBody {
         }
         if let Some(reason) = state.close_reason {
             this.finished = true;
-            let trailers = Frame::trailers(grpc::trailers(reason));
+            let trailers = Frame::trailers(grpc::trailers(reason, state.close_text.take()));
             return Poll::Ready(this.with_trailers.then_some(Ok(trailers)));
         }
         if !state.writer.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {

@@ -312,6 +312,7 @@ impl MessageReader {
         match poll_fn(|cx| self.poll_next(cx)).await {
             Ok(message) => Message::decode(message).map_err(|_| NegotiationError::NotANegotiation),
             Err(LinkEnd::Ended) => Err(NegotiationError::Ended),
+            Err(LinkEnd::PermissionDenied(reason)) => Err(NegotiationError::Denied(reason)),
             Err(end) => Err(NegotiationError::Stream(end.to_string())),
         }
     }

@@ -104,13 +104,19 @@ async fn the_reply_echoes_and_the_link_knows_its_peer() {
     }
 }
 
-/// The stream ends in good order and without a message, and the node goes on.
-async fn check_refused(config: AcceptConfig, first: impl Into<Bytes>) {
+/// The stream ends with this status and without a message, and the node goes on.
+async fn check_end_of_stream(status: u16, first: impl Into<Bytes>) {
+    let config = AcceptConfig { refusal_pause: Duration::ZERO, ..AcceptConfig::default() };
     let mut node = Node::start(config).await;
     let mut peer = RawStream::open(node.addr).await;
     peer.send(first).await;
-    assert_eq!(peer.recv().await, Received::Status(0));
+    assert_eq!(peer.recv().await, Received::Status(status));
     node.link().await;
+}
+
+/// Who negotiates like this is told not to come back (PERMISSION_DENIED).
+async fn check_refused(first: Bytes) {
+    check_end_of_stream(7, first).await;
 }
 
 fn spoiled(spoil: impl FnOnce(&mut LinkNegotiation)) -> Bytes {
@@ -121,7 +127,7 @@ fn spoiled(spoil: impl FnOnce(&mut LinkNegotiation)) -> Bytes {
 
 #[tokio::test]
 async fn a_bad_negotiation_is_refused() {
-    let check = |first: Bytes| check_refused(AcceptConfig::default(), first);
+    let check = check_refused;
     check(spoiled(|r| r.is_reply = true)).await;
     check(spoiled(|r| r.slim_version = "v3.4.6".to_owned())).await;
     check(spoiled(|r| r.link_id.clear())).await;
@@ -134,14 +140,24 @@ async fn a_bad_negotiation_is_refused() {
 
 #[tokio::test]
 async fn whatever_is_no_negotiation_is_refused() {
-    let check = |first: Bytes| check_refused(AcceptConfig::default(), first);
-    check(framed(&subscribe(header(), 1).encode())).await;
-    check(framed(b"no message at all")).await;
-    check(framed(b"")).await;
-    // Compressed; too long for a first message; too long for any.
-    check(Bytes::from_static(&[1, 0, 0, 0, 0])).await;
-    check(Bytes::from_static(&[0, 0, 1, 0, 0])).await;
-    check(Bytes::from_static(&[0, 0xff, 0xff, 0xff, 0xff])).await;
+    check_refused(framed(&subscribe(header(), 1).encode())).await;
+    check_refused(framed(b"no message at all")).await;
+    check_refused(framed(b"")).await;
+    // Compressed; too long for a first message; too long for any: who sends this is
+    // not understood well enough to be sent away for ever.
+    check_end_of_stream(0, Bytes::from_static(&[1, 0, 0, 0, 0])).await;
+    check_end_of_stream(0, Bytes::from_static(&[0, 0, 1, 0, 0])).await;
+    check_end_of_stream(0, Bytes::from_static(&[0, 0xff, 0xff, 0xff, 0xff])).await;
+}
+
+#[tokio::test]
+async fn who_is_refused_is_told_why() {
+    let config = AcceptConfig { refusal_pause: Duration::ZERO, ..AcceptConfig::default() };
+    let node = Node::start(config).await;
+    let config = DialConfig { link_id: String::new(), ..DialConfig::default() };
+    let error = soon(dial(&node.target(), &config)).await.unwrap_err();
+    assert!(error.is_denied() && !error.is_unreachable(), "{error:?}");
+    assert!(error.to_string().contains("empty link id"), "{error}");
 }
 
 #[tokio::test]

@@ -100,6 +100,7 @@ impl NodeConfig {
             max_queued_bytes: self.max_queued_bytes,
             drain_timeout: self.drain_timeout,
             counters,
+            ..AcceptConfig::default()
         }
     }
 }

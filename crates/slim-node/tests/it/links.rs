@@ -37,22 +37,30 @@ async fn a_bad_beginning_is_the_end() {
         change(&mut request);
         stream.send(&Message::Link(request)).await;
         assert_eq!(stream.next_bytes().await, None, "{what}: no word");
-        assert_eq!(stream.end().await, End::Status("0".to_owned()), "{what}");
+        assert_eq!(stream.end().await, End::Status("7".to_owned()), "{what}");
     };
-    check("a reply", &|request| request.is_reply = true).await;
-    check("no link id", &|request| request.link_id.clear()).await;
-    check("no key", &|request| request.ecdh_public_key = Bytes::new()).await;
-    check("a short key", &|request| request.ecdh_public_key = Bytes::from_static(&[1; 31])).await;
-    check("a key of small order", &|request| {
-        request.ecdh_public_key = Bytes::from_static(&[0; 32])
-    })
-    .await;
-    for version in ["", "abc", "v3.4.6"] {
+    let version = async |version: &str| {
         check(version, &|request| request.slim_version = version.to_owned()).await;
-    }
-    let mut stream = RawConnection::open(node.addr).await.stream().await;
-    stream.send(&Message::Subscribe(subscription(&name("bob", 2), 1))).await;
-    assert_eq!(stream.end().await, End::Status("0".to_owned()), "no negotiation");
+    };
+    let no_negotiation = async {
+        let mut stream = RawConnection::open(node.addr).await.stream().await;
+        stream.send(&Message::Subscribe(subscription(&name("bob", 2), 1))).await;
+        assert_eq!(stream.end().await, End::Status("7".to_owned()), "no negotiation");
+    };
+    // All at once: each waits for its end.
+    tokio::join!(
+        check("a reply", &|request| request.is_reply = true),
+        check("no link id", &|request| request.link_id.clear()),
+        check("no key", &|request| request.ecdh_public_key = Bytes::new()),
+        check("a short key", &|request| request.ecdh_public_key = Bytes::from_static(&[1; 31])),
+        check("a key of small order", &|request| {
+            request.ecdh_public_key = Bytes::from_static(&[0; 32]);
+        }),
+        version(""),
+        version("abc"),
+        version("v3.4.6"),
+        no_negotiation,
+    );
     assert_eq!(node.metrics().links, 0);
 }
 

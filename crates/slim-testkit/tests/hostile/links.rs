@@ -148,7 +148,8 @@ async fn no_http2() {
     .await;
 }
 
-/// Whatever is wrong with a negotiation ends its stream in good order.
+/// Whatever is wrong with a negotiation ends its stream, and who sent it is told not to
+/// come back.
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_negotiations() {
     beside_a_conversation(async |scene| {
@@ -160,10 +161,13 @@ async fn bad_negotiations() {
             spoil(&mut negotiation);
             Message::Link(negotiation).encode().to_vec()
         };
+        // Too long to be one.
+        let mut endless = connection.stream().await;
+        endless.send_bytes(&vec![0; 100_000]).await;
+        assert_eq!(endless.end().await, End::Status("0".to_owned()));
         let firsts = [
             b"garbage".to_vec(),
             Vec::new(),
-            vec![0; 100_000],
             spoiled(&|negotiation| negotiation.is_reply = true),
             spoiled(&|negotiation| negotiation.slim_version = "v1".to_owned()),
             spoiled(&|negotiation| negotiation.slim_version.clear()),
@@ -176,10 +180,15 @@ async fn bad_negotiations() {
             // Replicas carry no MAC.
             spoiled(&|negotiation| negotiation.connection_type = ConnectionType::Peer),
         ];
+        // All at once: each waits for its end.
+        let mut streams = Vec::new();
         for first in &firsts {
-            let mut stream = connection.stream().await;
+            let stream = connection.stream().await;
             stream.send_bytes(first).await;
-            assert_eq!(stream.end().await, End::Status("0".to_owned()), "{first:?}");
+            streams.push(stream);
+        }
+        for (mut stream, first) in streams.into_iter().zip(&firsts) {
+            assert_eq!(stream.end().await, End::Status("7".to_owned()), "{first:?}");
         }
         assert!(scene.cluster.metrics().refused_links >= firsts.len() as u64);
     })
