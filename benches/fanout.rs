@@ -70,7 +70,7 @@ impl Drop for Task {
 
 impl Stage {
     async fn new(subscribers: usize, payload: usize) -> Self {
-        let listen = vec![([127, 0, 0, 1], 0).into()];
+        let listen = vec![std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()];
         let node = Node::bind(NodeConfig { listen, ..NodeConfig::default() });
         let node = node.await.expect("a free port");
         let target: Target = node.local_addrs()[0].to_string().parse().expect("an address");

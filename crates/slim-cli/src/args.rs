@@ -19,6 +19,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use rand::distr::{Alphanumeric, SampleString as _};
 use slim_client::{Name, Outgoing, SharedSecret, Timers};
 
+use crate::tls_args::TlsArgs;
 use crate::{bench, input, node_option};
 
 /// Group and point-to-point conversations over SLIM, in a terminal or a script.
@@ -123,7 +124,8 @@ struct Common {
 /// How to reach the node, and what to log.
 #[derive(Debug, Args)]
 pub(crate) struct NodeArgs {
-    /// The node: http://host:port, host:port, or a JSON object with the key "endpoint".
+    /// The node: http://host:port, host:port, https://host:port for TLS, or a JSON
+    /// object with the key "endpoint".
     #[arg(
         long,
         env = "SLIM_SLIM",
@@ -133,6 +135,9 @@ pub(crate) struct NodeArgs {
         value_parser = node_option::parse
     )]
     pub(crate) slim: node_option::NodeOption,
+
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
 
     /// Seconds that the node is tried at the start.
     #[arg(
@@ -485,10 +490,12 @@ fn settings(
     let secret = secret.ok_or_else(|| {
         usage(subcommand, "no identity: give --shared-secret or SLIM_SHARED_SECRET")
     })?;
+    let node = common.node.tls.added_to(common.node.slim);
+    let node = node.map_err(|problem| usage(subcommand, problem))?;
     Ok(Asked::Conversation(Box::new(Settings {
         role,
         local: common.local,
-        node: common.node.slim,
+        node,
         secret,
         mls: common.session.enable_mls,
         timers: common.session.timers(),

@@ -25,6 +25,14 @@ pub(crate) enum Failure {
         /// What happened at the last try.
         cause: String,
     },
+    /// Nobody can say that it is the right node, or TLS is spoken by one side only.
+    #[error("node {node} cannot be trusted: {reason}")]
+    NodeInsecure {
+        /// As it was given.
+        node: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The node does not let us in.
     #[error("node {node} refused us: {reason}")]
     RefusedByNode {
@@ -123,7 +131,7 @@ impl Failure {
             | Self::Interrupted
             | Self::Other { .. } => 1,
             Self::Usage(error) => u8::try_from(error.exit_code()).unwrap_or(2),
-            Self::NodeUnreachable { .. } => 3,
+            Self::NodeUnreachable { .. } | Self::NodeInsecure { .. } => 3,
             Self::RefusedByNode { .. } | Self::RefusedByPeers(_) => 4,
             Self::NobodyJoined(_)
             | Self::NoAnswer { .. }
@@ -138,6 +146,7 @@ impl Failure {
         match self {
             Self::Usage(_) => "usage",
             Self::NodeUnreachable { .. } => "node_unreachable",
+            Self::NodeInsecure { .. } => "node_insecure",
             Self::RefusedByNode { .. } | Self::RefusedByPeers(_) => "identity_refused",
             Self::NobodyJoined(_) => "nobody_joined",
             Self::NoAnswer { .. } | Self::LeftWithoutAnswer { .. } => "no_answer",

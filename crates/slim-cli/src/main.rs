@@ -17,6 +17,7 @@ mod prompt;
 mod signals;
 mod source;
 mod terminal;
+mod tls_args;
 
 use std::io;
 use std::process::ExitCode;
@@ -144,7 +145,8 @@ async fn connect(
     let builder = Client::builder(settings.local.clone())
         .shared_secret(settings.secret.expose())
         .map_err(|error| usage(path, &error))?
-        .connect_timeout(settings.connect_timeout);
+        .connect_timeout(settings.connect_timeout)
+        .tls(settings.node.tls.clone());
     let endpoint = &settings.node.endpoint;
     let since = Instant::now();
     let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
@@ -177,6 +179,10 @@ fn connect_failure(path: &[&str], error: ConnectError) -> Failure {
             usage(path, &format!("--slim: {error}, as in http://127.0.0.1:46357"))
         }
         ConnectError::NoIdentity => usage(path, &error),
+        ConnectError::TlsConfig(error) => usage(path, &format!("TLS: {error}")),
+        ConnectError::Insecure { target, reason } => {
+            Failure::NodeInsecure { node: target.to_string(), reason }
+        }
         ConnectError::Unreachable { target, tried_for, reason } => {
             Failure::NodeUnreachable { node: target.to_string(), tried_for, cause: reason }
         }

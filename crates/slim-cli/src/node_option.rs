@@ -1,13 +1,16 @@
 //! The option `--slim`: an address, or the JSON object that other SLIM programs
-//! take, of which `endpoint` and `tls.insecure` count.
+//! take, of which `endpoint`, `server_name` and `tls` count.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
+use slim_client::{ClientTls, KeyPair, Pem, TlsVersion};
 
 /// How to reach the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NodeOption {
-    /// `http://host:port` or `host:port`.
+    /// `http://host:port`, `https://host:port` or `host:port`.
     pub(crate) endpoint: String,
+    /// Where the address is one with TLS.
+    pub(crate) tls: ClientTls,
     /// Keys of the JSON object that have no effect here.
     pub(crate) ignored: Vec<String>,
 }
@@ -21,39 +24,145 @@ pub(crate) fn parse(text: &str) -> Result<NodeOption, String> {
     if text.starts_with('{') {
         return from_json(text);
     }
-    Ok(NodeOption { endpoint: text.to_owned(), ignored: Vec::new() })
+    let endpoint = text.to_owned();
+    Ok(NodeOption { endpoint, tls: ClientTls::default(), ignored: Vec::new() })
 }
 
 fn from_json(text: &str) -> Result<NodeOption, String> {
     let value: Value =
         serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))?;
-    let endpoint = match value.get("endpoint") {
-        Some(Value::String(endpoint)) => endpoint.clone(),
-        Some(_) => return Err("\"endpoint\" is not a text".to_owned()),
-        None => {
-            return Err("\"endpoint\" is missing: \
-                        expected {\"endpoint\": \"http://host:port\", \"tls\": {\"insecure\": true}}"
-                .to_owned());
-        }
+    let mut root = Object::new("", value)?;
+    let Some(endpoint) = root.text("endpoint")? else {
+        return Err("\"endpoint\" is missing: \
+                    expected {\"endpoint\": \"http://host:port\", \"tls\": {\"insecure\": true}}"
+            .to_owned());
     };
-    match value.pointer("/tls/insecure") {
-        None | Some(Value::Bool(true)) => {}
-        Some(Value::Bool(false)) => {
-            return Err("\"tls.insecure\" is false, but TLS is not supported yet".to_owned());
+    let server_name = root.text("server_name")?;
+    let mut object = root.object("tls")?;
+    let insecure = object.flag("insecure")?;
+    let mut ignored = root.rest();
+    if insecure == Some(true) {
+        if endpoint.starts_with("https://") {
+            return Err(
+                "\"tls.insecure\" is true, but \"endpoint\" begins with https://".to_owned()
+            );
         }
-        Some(_) => return Err("\"tls.insecure\" is neither true nor false".to_owned()),
+        ignored.extend(object.rest());
+        return Ok(NodeOption { endpoint, tls: ClientTls::default(), ignored });
     }
-    Ok(NodeOption { endpoint, ignored: ignored(&value) })
+    let tls = ClientTls { server_name, ..read_tls(&mut object)? };
+    ignored.extend(object.rest());
+    // Who says how to trust a node wants to, whatever the scheme of the address.
+    let wants_tls = insecure == Some(false) || tls != ClientTls::default();
+    let endpoint = match endpoint.split_once("://") {
+        None if wants_tls => format!("https://{endpoint}"),
+        Some(("http", address)) if wants_tls => format!("https://{address}"),
+        _ => endpoint,
+    };
+    Ok(NodeOption { endpoint, tls, ignored })
 }
 
-fn ignored(value: &Value) -> Vec<String> {
-    let keys = |value: Option<&Value>| -> Vec<String> {
-        let keys = value.and_then(Value::as_object).map(|object| object.keys());
-        keys.into_iter().flatten().cloned().collect()
+fn read_tls(object: &mut Object) -> Result<ClientTls, String> {
+    if object.flag("insecure_skip_verify")? == Some(true) {
+        return Err("\"tls.insecure_skip_verify\" is true, but an unchecked node is as good as \
+                    none: give \"tls.ca_file\""
+            .to_owned());
+    }
+    let mut source = object.object("source")?;
+    let [certificate, key] = ["cert", "key"].map(|key| source.kind_of(key, key));
+    let certificate = certificate?.or(object.older("cert")?);
+    let key = key?.or(object.older("key")?);
+    let identity = match (certificate, key) {
+        (None, None) => None,
+        (Some(certificate), Some(key)) => Some(KeyPair { certificate, key }),
+        (Some(_), None) => {
+            return Err("\"tls.key_file\" is missing beside the certificate".to_owned());
+        }
+        (None, Some(_)) => return Err("\"tls.cert_file\" is missing beside the key".to_owned()),
     };
-    let top = keys(Some(value)).into_iter().filter(|key| key != "endpoint" && key != "tls");
-    let tls = keys(value.get("tls")).into_iter().filter(|key| key != "insecure");
-    top.chain(tls.map(|key| format!("tls.{key}"))).collect()
+    let ca = object.object("ca_source")?.kind_of("path", "data")?;
+    let min_version = match object.text("tls_version")?.as_deref() {
+        None | Some("tls1.3") => TlsVersion::Tls13,
+        Some("tls1.2") => TlsVersion::Tls12,
+        Some(_) => return Err("\"tls.tls_version\" is neither tls1.3 nor tls1.2".to_owned()),
+    };
+    Ok(ClientTls {
+        ca: ca.or(object.older("ca")?),
+        system_roots: object.flag("include_system_ca_certs_pool")?,
+        identity,
+        server_name: None,
+        min_version,
+    })
+}
+
+/// An object whose keys are taken out one by one.
+struct Object {
+    path: String,
+    entries: Map<String, Value>,
+}
+
+impl Object {
+    fn new(path: &str, value: Value) -> Result<Self, String> {
+        match value {
+            Value::Object(entries) => Ok(Self { path: path.to_owned(), entries }),
+            Value::Null => Ok(Self { path: path.to_owned(), entries: Map::new() }),
+            _ => Err(format!("{path:?} is not an object")),
+        }
+    }
+
+    fn path(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    fn take(&mut self, key: &str) -> Option<Value> {
+        self.entries.remove(key).filter(|value| !value.is_null())
+    }
+
+    /// Empty if it is not there.
+    fn object(&mut self, key: &str) -> Result<Self, String> {
+        let value = self.take(key).unwrap_or(Value::Null);
+        Self::new(&self.path(key), value)
+    }
+
+    fn text(&mut self, key: &str) -> Result<Option<String>, String> {
+        match self.take(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(format!("{:?} is not a text", self.path(key))),
+        }
+    }
+
+    fn flag(&mut self, key: &str) -> Result<Option<bool>, String> {
+        match self.take(key) {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(flag)),
+            Some(_) => Err(format!("{:?} is neither true nor false", self.path(key))),
+        }
+    }
+
+    /// `NAME_file` or `NAME_pem`.
+    fn older(&mut self, name: &str) -> Result<Option<Pem>, String> {
+        let text = self.text(&format!("{name}_pem"))?.map(Pem::Text);
+        Ok(text.or(self.text(&format!("{name}_file"))?.map(|path| Pem::File(path.into()))))
+    }
+
+    /// What a source of type `file` has under one key, and of type `pem` under the
+    /// other.
+    fn kind_of(&mut self, file: &str, pem: &str) -> Result<Option<Pem>, String> {
+        let kind = self.entries.get("type").cloned();
+        match kind.as_ref().and_then(Value::as_str) {
+            None if self.entries.is_empty() => Ok(None),
+            Some("none") => Ok(None),
+            Some("file") => Ok(self.text(file)?.map(|path| Pem::File(path.into()))),
+            Some("pem") => Ok(self.text(pem)?.map(Pem::Text)),
+            _ => Err(format!("{:?} is neither file nor pem", self.path("type"))),
+        }
+    }
+
+    /// Paths of what nobody has asked for.
+    fn rest(&self) -> Vec<String> {
+        self.entries.keys().map(|key| self.path(key)).collect()
+    }
 }
 
 #[cfg(test)]
@@ -63,6 +172,7 @@ mod tests {
     fn check(text: &str, endpoint: &str, ignored: &[&str]) {
         let expected = NodeOption {
             endpoint: endpoint.to_owned(),
+            tls: ClientTls::default(),
             ignored: ignored.iter().map(|key| (*key).to_owned()).collect(),
         };
         assert_eq!(parse(text), Ok(expected), "{text}");
@@ -76,6 +186,7 @@ mod tests {
     #[test]
     fn addresses_are_taken_as_they_are() {
         check("http://localhost:46357", "http://localhost:46357", &[]);
+        check("https://localhost:46357", "https://localhost:46357", &[]);
         check(" node:1 ", "node:1", &[]);
     }
 
@@ -96,15 +207,62 @@ mod tests {
     }
 
     #[test]
+    fn the_json_object_says_how_to_trust() {
+        let files = ClientTls {
+            ca: Some(Pem::File("/ca.pem".into())),
+            identity: Some(KeyPair {
+                certificate: Pem::File("/c.pem".into()),
+                key: Pem::File("/k.pem".into()),
+            }),
+            ..ClientTls::default()
+        };
+        let today = r#""ca_source": {"type": "file", "path": "/ca.pem"},
+            "source": {"type": "file", "cert": "/c.pem", "key": "/k.pem"}"#;
+        let older = r#""ca_file": "/ca.pem", "cert_file": "/c.pem", "key_file": "/k.pem""#;
+        for keys in [today, older] {
+            for endpoint in ["https://node:1", "http://node:1", "node:1"] {
+                let text = format!(r#"{{"endpoint": "{endpoint}", "tls": {{ {keys} }}}}"#);
+                let node = parse(&text).unwrap();
+                assert_eq!(node.endpoint, "https://node:1", "{text}");
+                assert_eq!(node.tls, files, "{text}");
+            }
+        }
+        let text = r#"{"endpoint": "node:1", "server_name": "n", "tls": {"ca_source":
+            {"type": "pem", "data": "x"}, "tls_version": "tls1.2",
+            "include_system_ca_certs_pool": true}}"#;
+        let expected = ClientTls {
+            ca: Some(Pem::Text("x".to_owned())),
+            system_roots: Some(true),
+            server_name: Some("n".to_owned()),
+            min_version: TlsVersion::Tls12,
+            ..ClientTls::default()
+        };
+        assert_eq!(parse(text).unwrap().tls, expected);
+        check(r#"{"endpoint": "node:1", "tls": {"insecure": false}}"#, "https://node:1", &[]);
+    }
+
+    #[test]
     fn what_cannot_be_done_is_refused() {
         refused("{", "not a JSON object");
         refused(r#"{"endpoint": "node:1"} x"#, "not a JSON object");
         refused("{}", "\"endpoint\" is missing");
         refused(r#"{"endpoint": 7}"#, "\"endpoint\" is not a text");
-        refused(
-            r#"{"endpoint": "node:1", "tls": {"insecure": false}}"#,
-            "TLS is not supported yet",
-        );
         refused(r#"{"endpoint": "node:1", "tls": {"insecure": "no"}}"#, "neither true nor false");
+        refused(
+            r#"{"endpoint": "https://node:1", "tls": {"insecure": true}}"#,
+            "begins with https://",
+        );
+        refused(
+            r#"{"endpoint": "https://node:1", "tls": {"insecure_skip_verify": true}}"#,
+            "insecure_skip_verify",
+        );
+        refused(
+            r#"{"endpoint": "https://node:1", "tls": {"cert_file": "c"}}"#,
+            "\"tls.key_file\" is missing",
+        );
+        refused(
+            r#"{"endpoint": "https://node:1", "tls": {"ca_source": {"path": "c"}}}"#,
+            "\"tls.ca_source.type\" is neither",
+        );
     }
 }

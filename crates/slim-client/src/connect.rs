@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slim_auth::{Identity, SharedSecret, SharedSecretError, Verifier};
-use slim_link::{DialConfig, DialError, Link, Target, TargetError};
+use slim_link::{
+    ClientTls, DialConfig, DialError, Link, Target, TargetError, TlsConfigError, TlsError,
+};
 use slim_proto::Name;
 use slim_session::{Endpoint, EndpointConfig};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -22,6 +24,7 @@ pub struct ClientBuilder {
     name: Name,
     identity: Option<(Arc<dyn Identity>, Arc<dyn Verifier>)>,
     connect_timeout: Duration,
+    tls: ClientTls,
     sends_data: bool,
     receives_data: bool,
 }
@@ -32,6 +35,7 @@ impl ClientBuilder {
             name,
             identity: None,
             connect_timeout: CONNECT_TIMEOUT,
+            tls: ClientTls::default(),
             sends_data: true,
             receives_data: true,
         }
@@ -61,6 +65,14 @@ impl ClientBuilder {
         self
     }
 
+    /// Whom we trust and who we are, where the node's address begins with `https://`.
+    /// Default: the authorities of the system, and no certificate of our own.
+    #[must_use]
+    pub fn tls(mut self, tls: ClientTls) -> Self {
+        self.tls = tls;
+        self
+    }
+
     /// Whether others may expect data from us. Default true.
     #[must_use]
     pub fn sends_data(mut self, sends: bool) -> Self {
@@ -75,8 +87,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Connects to a node, `http://host:port` or `host:port`. Done when others can
-    /// reach us.
+    /// Connects to a node, `http://host:port`, `host:port`, or `https://host:port` for
+    /// TLS. Done when others can reach us.
     ///
     /// # Errors
     /// See [`ConnectError`].
@@ -86,7 +98,7 @@ impl ClientBuilder {
             return Err(ConnectError::NoIdentity);
         };
         let deadline = Instant::now() + self.connect_timeout;
-        let config = DialConfig::default();
+        let config = DialConfig { tls: self.tls, ..DialConfig::default() };
         let link = first_link(&target, &config, deadline, self.connect_timeout).await?;
 
         let mut settings = EndpointConfig::new(self.name, rand::random());
@@ -112,9 +124,14 @@ impl ClientBuilder {
 ///
 /// # Errors
 /// See [`ConnectError`].
-pub async fn dial(target: &str, connect_timeout: Duration) -> Result<Link, ConnectError> {
+pub async fn dial(
+    target: &str,
+    tls: &ClientTls,
+    connect_timeout: Duration,
+) -> Result<Link, ConnectError> {
     let deadline = Instant::now() + connect_timeout;
-    first_link(&target.parse()?, &DialConfig::default(), deadline, connect_timeout).await
+    let config = DialConfig { tls: tls.clone(), ..DialConfig::default() };
+    first_link(&target.parse()?, &config, deadline, connect_timeout).await
 }
 
 /// Tries until the node is there or time is up.
@@ -133,6 +150,20 @@ async fn first_link(
                     target: target.clone(),
                     reason: error.to_string(),
                 });
+            }
+            // The node knows us, or not, by our certificate.
+            Ok(Err(DialError::Tls(
+                error @ (TlsError::WantsCertificate | TlsError::RefusesCertificate(_)),
+            ))) => {
+                return Err(ConnectError::Refused {
+                    target: target.clone(),
+                    reason: error.to_string(),
+                });
+            }
+            Ok(Err(DialError::TlsConfig(error))) => return Err(error.into()),
+            Ok(Err(error)) if error.is_lasting() => {
+                let reason = describe(&error);
+                return Err(ConnectError::Insecure { target: target.clone(), reason });
             }
             Ok(Err(error)) => reason = describe(&error),
             Err(_) => break,
@@ -174,6 +205,18 @@ pub enum ConnectError {
         /// How long it was tried.
         tried_for: Duration,
         /// What the last attempt said.
+        reason: String,
+    },
+    /// The files of [`ClientBuilder::tls`] cannot be used.
+    #[error(transparent)]
+    TlsConfig(#[from] TlsConfigError),
+    /// TLS does not come about, and trying again would not help: the node's certificate
+    /// is not what it should be, or only one of both speaks TLS.
+    #[error("no secure link to {target}: {reason}")]
+    Insecure {
+        /// Which node.
+        target: Target,
+        /// What is wrong.
         reason: String,
     },
     /// The node does not want us.

@@ -37,7 +37,10 @@ pub use connect::{ClientBuilder, ConnectError, dial};
 pub use session::{Delivery, Session};
 
 pub use slim_auth::{Identity, SharedSecret, SharedSecretError, Verifier};
-pub use slim_link::{Link, LinkEnd, LinkReceiver, LinkSender, SendError};
+pub use slim_link::{
+    ClientTls, KeyPair, Link, LinkEnd, LinkReceiver, LinkSender, Pem, SendError, TlsConfigError,
+    TlsVersion,
+};
 pub use slim_proto::{Name, NameError, NameId, SessionId, SessionType};
 pub use slim_session::{
     CloseReason, CreateError, DeliveryReport, InviteError, Member, MlsState, Outgoing,

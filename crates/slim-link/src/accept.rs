@@ -13,7 +13,6 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Frame;
 use slim_proto::{ConnectionType, LinkNegotiation, Message};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -27,7 +26,7 @@ use crate::handshake::{self, Negotiated, NegotiationError, Secrets};
 use crate::listen::{Connection, Dooms, Incoming, OpenLink, dropped};
 use crate::outbound::{CloseOnDrop, OutboundBody, Queue};
 use crate::reader::{Inbound, MessageReader};
-use crate::{CloseReason, DEFAULT_QUEUE_BYTES, FrameReader, Outbound, PIECE_LEN, grpc};
+use crate::{CloseReason, DEFAULT_QUEUE_BYTES, FrameReader, Listener, Outbound, PIECE_LEN, grpc};
 
 /// How long a closed link may take to be sent and read to its end, before its
 /// connection is cut.
@@ -167,7 +166,7 @@ pub struct AcceptedLink {
 /// If the server ends before `shutdown`. Failures of single connections are no
 /// errors: they cost that connection only.
 pub async fn serve<F, Fut>(
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     config: AcceptConfig,
     on_link: F,
     shutdown: impl Future<Output = ()> + Send,
@@ -183,6 +182,12 @@ where
         Door::new(config.max_connections, config.max_newcomers, Arc::clone(&config.counters));
     let negotiation_timeout = config.negotiation_timeout;
     let dooms = Dooms { negotiation_timeout, listens: listens.clone(), cut_all: cut };
+    let mut following = JoinSet::new();
+    for listener in &listeners {
+        if let Some(tls) = listener.tls() {
+            following.spawn(Arc::clone(tls).follow(listener.endpoint().to_string()));
+        }
+    }
     let incoming = Incoming::new(listeners, shutdown, door, dooms, listening);
     let tasks = LinkTasks::default();
     let service = OpenChannel {

@@ -58,7 +58,8 @@ impl AcceptCounters {
         self.cut.load(Ordering::Relaxed)
     }
 
-    /// Streams whose negotiation failed or did not come in time.
+    /// Streams whose negotiation failed or did not come in time, and connections
+    /// that did not agree on TLS.
     pub fn refused_links(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
@@ -224,6 +225,11 @@ impl Place {
     /// It is no newcomer any more.
     pub(crate) fn settle(&self) {
         self.door.settle(self.number, false);
+    }
+
+    /// It did not agree on TLS.
+    pub(crate) fn count_refused(&self) {
+        self.door.counters.count_refused();
     }
 
     /// It did not negotiate in time.

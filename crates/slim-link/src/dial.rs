@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::uri::Authority;
@@ -15,16 +15,20 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use slim_proto::{ConnectionType, Message};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
 
 use crate::budget::Budget;
 use crate::handshake::{self, Negotiated, NegotiationError, Secrets};
 use crate::outbound::{OutboundBody, Queue};
 use crate::reader::{Inbound, MessageReader, with_causes};
-use crate::socket::Socket;
+use crate::socket::{Doom, Socket};
+use crate::tls::{self, of_io};
+use crate::transport::Transport;
 use crate::{
-    DEFAULT_QUEUE_BYTES, FrameReader, LINGER, Link, LinkInfo, LinkReceiver, LinkSender, Outbound,
-    PIECE_LEN, grpc,
+    ClientTls, DEFAULT_QUEUE_BYTES, FrameReader, LINGER, Link, LinkInfo, LinkReceiver, LinkSender,
+    Outbound, PIECE_LEN, TlsConfigError, TlsError, grpc,
 };
 
 /// What the link may receive before its reader takes it, in bytes, and the same for
@@ -37,15 +41,26 @@ const CONNECTION_WINDOW: u32 = 5 * 1024 * 1024;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Where a node listens: `host:port` or `http://host:port`.
+/// RFC 8446 §5.1: the first byte of a peer that speaks TLS and got something else. In
+/// HTTP/2 nothing begins like that.
+const TLS_ALERT: u8 = 21;
+
+/// Where a node listens: `host:port`, `http://host:port`, or `https://host:port` for
+/// TLS.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
+    is_tls: bool,
     /// An IPv6 address is in brackets.
     host: String,
     port: u16,
 }
 
 impl Target {
+    /// Whether TLS is spoken there.
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+
     /// The host without brackets, as a resolver takes it.
     fn host(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')
@@ -57,10 +72,11 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, TargetError> {
         let malformed = || TargetError::Malformed(text.to_owned());
-        let authority = match text.split_once("://") {
-            None => text,
-            Some(("http", authority)) => authority.strip_suffix('/').unwrap_or(authority),
-            Some(("https", _)) => return Err(TargetError::Tls(text.to_owned())),
+        let (is_tls, authority) = match text.split_once("://") {
+            None => (false, text),
+            Some((scheme @ ("http" | "https"), authority)) => {
+                (scheme == "https", authority.strip_suffix('/').unwrap_or(authority))
+            }
             Some(_) => return Err(TargetError::Scheme(text.to_owned())),
         };
         let authority: Authority = authority.parse().map_err(|_| malformed())?;
@@ -76,14 +92,15 @@ impl FromStr for Target {
             return Err(malformed());
         }
         let port = port.as_u16();
-        Ok(Self { host: host.to_owned(), port })
+        Ok(Self { is_tls, host: host.to_owned(), port })
     }
 }
 
 /// As a URL.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}:{}", self.host, self.port)
+        let scheme = if self.is_tls { "https" } else { "http" };
+        write!(f, "{scheme}://{}:{}", self.host, self.port)
     }
 }
 
@@ -91,14 +108,11 @@ impl fmt::Display for Target {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TargetError {
-    /// Neither `host:port` nor `http://host:port`.
-    #[error("{0:?} is not an address: expected host:port or http://host:port")]
+    /// Neither `host:port` nor a URL of such.
+    #[error("{0:?} is not an address: expected host:port, http://host:port or https://host:port")]
     Malformed(String),
-    /// An `https` URL.
-    #[error("{0:?}: TLS is not supported yet")]
-    Tls(String),
     /// Another scheme.
-    #[error("{0:?}: unknown scheme, expected http")]
+    #[error("{0:?}: unknown scheme, expected http or https")]
     Scheme(String),
 }
 
@@ -114,6 +128,8 @@ pub struct DialConfig {
     /// Whether a node that offers no key is refused. Default true; without it, a
     /// link to such a node can be written to by anybody on the path.
     pub require_header_mac: bool,
+    /// TLS, where [`Target::is_tls`].
+    pub tls: ClientTls,
     /// From resolving the host name to an open TCP connection. Default 10 s.
     pub connect_timeout: Duration,
     /// From there to the end of the negotiation. Default 5 s; nodes give up
@@ -130,6 +146,7 @@ impl Default for DialConfig {
             node_id: format!("node-{}", uuid::Uuid::new_v4()),
             connection_type: ConnectionType::Edge,
             require_header_mac: true,
+            tls: ClientTls::default(),
             connect_timeout: Duration::from_secs(10),
             negotiation_timeout: Duration::from_secs(5),
             queue_bytes: DEFAULT_QUEUE_BYTES,
@@ -137,11 +154,12 @@ impl Default for DialConfig {
     }
 }
 
-/// Opens a link: connects, opens the stream, negotiates.
+/// Opens a link: connects, agrees on TLS if that is spoken there, opens the stream,
+/// negotiates.
 ///
 /// # Errors
 /// See [`DialError`]; [`DialError::is_unreachable`] tells whether trying again later
-/// is the thing to do.
+/// is the thing to do, [`DialError::is_lasting`] whether it is of no use.
 pub async fn dial(target: &Target, config: &DialConfig) -> Result<Link, DialError> {
     let connecting = TcpStream::connect((target.host(), target.port));
     let tcp = timeout(config.connect_timeout, connecting)
@@ -151,9 +169,19 @@ pub async fn dial(target: &Target, config: &DialConfig) -> Result<Link, DialErro
     let peer_addr = peer_of(&tcp)?;
     let deadline = Instant::now() + config.negotiation_timeout;
     let queue = Queue::new(config.queue_bytes, Budget::unlimited());
-    let (connection, body) = timeout_at(deadline, open(target, tcp, &queue))
+    let (connection, doom) = lifetime();
+    let heard = Heard::default();
+    let transport = if target.is_tls {
+        timeout_at(deadline, secure(target, &config.tls, tcp, doom, &heard))
+            .await
+            .map_err(|_| DialError::Timeout(DialStage::Tls))??
+    } else {
+        Transport::plain(Socket::new(tcp, doom, Some(Box::new(heard.first_byte()))), ())
+    };
+    let body = timeout_at(deadline, open(target, transport, &queue))
         .await
-        .map_err(|_| DialError::Timeout(DialStage::Open))??;
+        .map_err(|_| DialError::Timeout(DialStage::Open))?
+        .map_err(|error| heard.reason().unwrap_or(error))?;
     let (messages, negotiated) = timeout_at(deadline, negotiate(config, body, &queue))
         .await
         .map_err(|_| DialError::Timeout(DialStage::Negotiate))?
@@ -188,18 +216,9 @@ fn peer_of(tcp: &TcpStream) -> Result<SocketAddr, DialError> {
     Ok(peer_addr)
 }
 
-/// Opens the stream: HTTP/2, then the response headers. The connection lasts as long
-/// as the sender that comes along, and a little longer if it still has something to
-/// send.
-async fn open(
-    target: &Target,
-    tcp: TcpStream,
-    queue: &Arc<Queue>,
-) -> Result<(oneshot::Sender<()>, Incoming), DialError> {
-    let broken = |error: hyper::Error| DialError::Broken {
-        stage: DialStage::Open,
-        cause: with_causes(&error),
-    };
+/// What a connection lasts as long as, and a little longer if it still has something
+/// to send; and what ends it then.
+fn lifetime() -> (oneshot::Sender<()>, Doom) {
     let (connection, dropped) = oneshot::channel();
     let doom = Box::pin(async move {
         // Nothing is sent; it is the end that counts.
@@ -207,6 +226,71 @@ async fn open(
         sleep(LINGER).await;
         io::ErrorKind::ConnectionAborted.into()
     });
+    (connection, doom)
+}
+
+/// What the transport found out and HTTP/2 would tell in other words.
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<Option<DialError>>>);
+
+impl Heard {
+    fn tell(&self, error: DialError) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+
+    fn reason(&self) -> Option<DialError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Takes the first byte of who should speak plain text.
+    fn first_byte(&self) -> impl FnOnce(u8) + Send + use<> {
+        let heard = self.clone();
+        move |first| {
+            if first == TLS_ALERT {
+                heard.tell(DialError::SpeaksTls);
+            }
+        }
+    }
+}
+
+/// Agrees on TLS.
+async fn secure(
+    target: &Target,
+    config: &ClientTls,
+    tcp: TcpStream,
+    doom: Doom,
+    heard: &Heard,
+) -> Result<Transport<()>, DialError> {
+    let shown = config.identity.is_some();
+    let (settings, host) = (config.clone(), target.host().to_owned());
+    let loaded = spawn_blocking(move || tls::connector(&settings, &host)).await;
+    let (settings, name) = loaded
+        .map_err(|error| DialError::Broken { stage: DialStage::Tls, cause: error.to_string() })??;
+    let shown_name = name.to_str().into_owned();
+    let connector = TlsConnector::from(settings);
+    let tls =
+        connector.connect(name, Socket::new(tcp, doom, None)).await.map_err(
+            |error| match of_io(&error) {
+                Some(error) => TlsError::of(error, &shown_name, shown).into(),
+                None if error.kind() == io::ErrorKind::UnexpectedEof => TlsError::Ended.into(),
+                None => DialError::Broken { stage: DialStage::Tls, cause: error.to_string() },
+            },
+        )?;
+    let heard = heard.clone();
+    let on_error = Box::new(move |error: TlsError| heard.tell(error.into()));
+    Ok(Transport::dialled(tls.into(), shown, on_error, ()))
+}
+
+/// Opens the stream: HTTP/2, then the response headers.
+async fn open(
+    target: &Target,
+    transport: Transport<()>,
+    queue: &Arc<Queue>,
+) -> Result<Incoming, DialError> {
+    let broken = |error: hyper::Error| DialError::Broken {
+        stage: DialStage::Open,
+        cause: with_causes(&error),
+    };
     let (mut requests, driver) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
@@ -214,7 +298,7 @@ async fn open(
         .max_frame_size(PIECE_LEN as u32)
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .handshake(TokioIo::new(Socket::new(tcp, doom, ())))
+        .handshake(TokioIo::new(transport))
         .await
         .map_err(broken)?;
     // Ends with its streams, which report how.
@@ -237,7 +321,7 @@ async fn open(
             message: message.unwrap_or_default(),
         });
     }
-    Ok((connection, body))
+    Ok(body)
 }
 
 async fn negotiate(
@@ -262,6 +346,8 @@ async fn negotiate(
 pub enum DialStage {
     /// Resolving the name and opening the TCP connection.
     Connect,
+    /// Agreeing on TLS.
+    Tls,
     /// Opening the stream, up to the response headers.
     Open,
     /// Waiting for the answer to the negotiation.
@@ -272,6 +358,7 @@ impl fmt::Display for DialStage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Connect => "connecting",
+            Self::Tls => "agreeing on TLS",
             Self::Open => "opening the stream",
             Self::Negotiate => "negotiating",
         })
@@ -291,6 +378,15 @@ pub enum DialError {
     /// No answer in time. Whoever accepted the connection may be no node.
     #[error("no answer while {0}")]
     Timeout(DialStage),
+    /// Our own certificates or key cannot be used.
+    #[error(transparent)]
+    TlsConfig(#[from] TlsConfigError),
+    /// The node and we do not agree on TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The node speaks TLS, and we do not.
+    #[error("it speaks TLS; the address of such a node begins with https://")]
+    SpeaksTls,
     /// What answers does not speak HTTP/2, or broke the connection.
     #[error("connection broke while {stage}: {cause}")]
     Broken {
@@ -329,6 +425,16 @@ impl DialError {
             self,
             Self::Unreachable(_) | Self::SelfConnection | Self::Timeout(DialStage::Connect)
         )
+    }
+
+    /// Whether it will be the same until somebody changes a certificate or an
+    /// address, so that trying again is of no use.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Tls(error) => *error != TlsError::Ended,
+            Self::TlsConfig(_) | Self::SpeaksTls => true,
+            _ => false,
+        }
     }
 }
 

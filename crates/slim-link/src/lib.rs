@@ -7,7 +7,7 @@
 //!
 //! - An application [`dial`]s a [`Target`] and gets a [`Link`], which splits into a
 //!   [`LinkSender`] and a [`LinkReceiver`] of typed messages.
-//! - A node [`serve`]s listeners and is handed an [`AcceptedLink`] per negotiated
+//! - A node [`serve`]s [`Listener`]s and is handed an [`AcceptedLink`] per negotiated
 //!   link: a [`FrameReader`] of verified frames and an [`Outbound`] queue that takes
 //!   frames without waiting.
 //!
@@ -28,10 +28,13 @@ mod grpc;
 mod handshake;
 mod link;
 mod listen;
+mod listener;
 mod mac;
 mod outbound;
 mod reader;
 mod socket;
+mod tls;
+mod transport;
 
 pub use accept::{AcceptConfig, AcceptedLink, LINGER, LinkInfo, serve};
 pub use admission::{
@@ -41,7 +44,12 @@ pub use budget::{DEFAULT_MAX_QUEUED_BYTES, QUEUE_SHARE};
 pub use dial::{DialConfig, DialError, DialStage, Target, TargetError, dial};
 pub use handshake::{MAX_ID_LEN, NegotiationError};
 pub use link::{Link, LinkReceiver, LinkSender, SendError};
+pub use listener::{Endpoint, EndpointError, ListenConfig, ListenError, Listener};
 pub use outbound::{
     CONTROL_QUEUE_BYTES, CloseReason, DEFAULT_QUEUE_BYTES, Outbound, PIECE_LEN, PushError, Shed,
 };
 pub use reader::{Drops, FrameReader, LinkEnd, MAX_BATCH_BYTES, MAX_BATCH_FRAMES};
+pub use tls::{
+    ClientTls, DEFAULT_RELOAD_INTERVAL, KeyPair, Pem, ServerTls, TlsConfigError, TlsError,
+    TlsVersion,
+};

@@ -14,14 +14,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_stream::Stream;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::admission::{Door, Place};
-use crate::socket::{Doom, Socket};
+use crate::socket::{Doom, OnFirstByte, Socket};
+use crate::tls::Acceptor;
+use crate::transport::Transport;
+use crate::{Listener, TlsError};
 
 /// How long a connection may exist without a link, except before its first.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -35,6 +38,10 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Connections that are accepted after the shutdown, because they were made before.
 const LAST_ACCEPTS: usize = 1024;
+
+/// RFC 8446 §5.1: the first byte of a peer that wants to agree on TLS. In HTTP/2
+/// nothing begins like that.
+const TLS_HANDSHAKE: u8 = 22;
 
 /// An accepted connection, as its links see it.
 pub(crate) struct Connection {
@@ -161,7 +168,7 @@ impl Dooms {
 
 /// What tonic reads connections from.
 pub(crate) struct Incoming<S> {
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     /// The listener to ask first, so that none starves.
     next: usize,
     /// Accepted by [`Self::stop`].
@@ -178,14 +185,14 @@ pub(crate) struct Incoming<S> {
     _listening: watch::Sender<()>,
 }
 
-pub(crate) type Accepted = Socket<Arc<Connection>>;
+pub(crate) type Accepted = Transport<Arc<Connection>>;
 
 type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl<S: Future<Output = ()>> Incoming<S> {
     /// Ends after `shutdown`; `listening` is dropped then.
     pub(crate) fn new(
-        listeners: Vec<TcpListener>,
+        listeners: Vec<Listener>,
         shutdown: S,
         door: Arc<Door>,
         dooms: Dooms,
@@ -227,7 +234,8 @@ impl<S: Future<Output = ()>> Incoming<S> {
             self.next = (self.next + 1) % self.listeners.len();
             match listener.poll_accept(cx) {
                 Poll::Ready(Ok((tcp, peer_addr))) => {
-                    return Poll::Ready(self.accepted(tcp, peer_addr));
+                    let tls = listener.tls().map(Arc::clone);
+                    return Poll::Ready(self.accepted(tcp, peer_addr, tls.as_deref()));
                 }
                 Poll::Ready(Err(error)) => {
                     warn!(%error, "cannot accept a connection");
@@ -241,10 +249,26 @@ impl<S: Future<Output = ()>> Incoming<S> {
         Poll::Pending
     }
 
-    fn accepted(&self, tcp: TcpStream, peer_addr: SocketAddr) -> Accepted {
+    fn accepted(&self, tcp: TcpStream, peer_addr: SocketAddr, tls: Option<&Acceptor>) -> Accepted {
         let connection = Connection::new(peer_addr, &self.door);
         let doom = self.dooms.doom(Arc::clone(&connection));
-        Socket::new(tcp, doom, connection)
+        let Some(tls) = tls else {
+            return Transport::plain(
+                Socket::new(tcp, doom, Some(notice_tls(peer_addr))),
+                connection,
+            );
+        };
+        let failed = Arc::clone(&connection);
+        let on_error = Box::new(move |error| {
+            failed.place.count_refused();
+            match error {
+                // A probe or a change of mind, nothing that anybody has to look at.
+                TlsError::Ended => debug!(%peer_addr, %error, "no TLS"),
+                error => warn!(%peer_addr, %error, "no TLS"),
+            }
+        });
+        let socket = Socket::new(tcp, doom, None);
+        Transport::accept(socket, tls.current(), on_error, connection)
     }
 
     /// Closes the listeners, after a last look at what has come.
@@ -261,6 +285,15 @@ impl<S: Future<Output = ()>> Incoming<S> {
             timeout(FAREWELL, all_linked).await.unwrap_or(());
         }));
     }
+}
+
+/// Says why nothing will come of a peer that speaks TLS where none is spoken.
+fn notice_tls(peer_addr: SocketAddr) -> OnFirstByte {
+    Box::new(move |first| {
+        if first == TLS_HANDSHAKE {
+            warn!(%peer_addr, "it speaks TLS, and this address does not");
+        }
+    })
 }
 
 impl<S: Future<Output = ()>> Stream for Incoming<S> {

@@ -1,4 +1,4 @@
-//! A TCP socket set for small messages.
+//! A socket set for small messages, which breaks when it has to go.
 //!
 //! Applications in the field switch Nagle's algorithm on and write an ack and the
 //! next message as two small segments; the second then waits for the acknowledgement
@@ -12,24 +12,49 @@ use std::task::{self, Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tonic::transport::server::Connected;
 
 /// Resolves when the socket has to go, with the reason.
 pub(crate) type Doom = Pin<Box<dyn Future<Output = io::Error> + Send>>;
 
-/// A socket that breaks when its doom comes.
-pub(crate) struct Socket<T> {
-    tcp: TcpStream,
-    doom: Doom,
-    /// What its owner wants to know of it.
-    info: T,
+/// Called with the first byte that is read.
+pub(crate) type OnFirstByte = Box<dyn FnOnce(u8) + Send>;
+
+/// What bytes come from.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// Has no delay before what is small is sent.
+    fn send_at_once(&self);
+
+    /// Not sticky: the kernel falls back to delaying by itself.
+    fn acknowledge_at_once(&self);
 }
 
-impl<T> Socket<T> {
-    pub(crate) fn new(tcp: TcpStream, doom: Doom, info: T) -> Self {
+impl Stream for TcpStream {
+    fn send_at_once(&self) {
         // Fails only on a socket that is broken, as the next read will say.
-        tcp.set_nodelay(true).ok();
-        Self { tcp, doom, info }
+        self.set_nodelay(true).ok();
+    }
+
+    #[cfg(target_os = "linux")]
+    fn acknowledge_at_once(&self) {
+        // Only latency is at stake.
+        self.set_quickack(true).ok();
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn acknowledge_at_once(&self) {}
+}
+
+/// A socket that breaks when its doom comes.
+pub(crate) struct Socket<S> {
+    stream: S,
+    doom: Doom,
+    on_first_byte: Option<OnFirstByte>,
+}
+
+impl<S: Stream> Socket<S> {
+    pub(crate) fn new(stream: S, doom: Doom, on_first_byte: Option<OnFirstByte>) -> Self {
+        stream.send_at_once();
+        Self { stream, doom, on_first_byte }
     }
 
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -41,46 +66,60 @@ impl<T> Socket<T> {
         Err(error)
     }
 
-    /// Not sticky: the kernel falls back to delaying by itself.
-    #[cfg(target_os = "linux")]
-    fn acknowledge_at_once(&self) {
-        // Only latency is at stake.
-        self.tcp.set_quickack(true).ok();
+    #[cold]
+    fn has_read(&mut self, read: &[u8]) {
+        if let Some(&first) = read.first()
+            && let Some(tell) = self.on_first_byte.take()
+        {
+            tell(first);
+        }
     }
 
-    #[cfg(not(target_os = "linux"))]
-    fn acknowledge_at_once(&self) {}
-}
-
-impl<T: Clone + Send + Sync + 'static> Connected for Socket<T> {
-    type ConnectInfo = T;
-
-    fn connect_info(&self) -> T {
-        self.info.clone()
+    /// Who does not want what we say may have said why and hung up, and we may write
+    /// before we have read that: then it is read first.
+    #[cold]
+    fn poll_failed(&mut self, cx: &mut Context<'_>, error: io::Error) -> Poll<io::Result<usize>> {
+        if self.on_first_byte.is_some() {
+            let mut first = [0];
+            let mut buf = ReadBuf::new(&mut first);
+            // Trying to write again fails again, so we come back here.
+            if task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf)).is_ok() {
+                self.has_read(buf.filled());
+            }
+            self.on_first_byte = None;
+        }
+        Poll::Ready(Err(error))
     }
 }
 
-impl<T: Unpin> AsyncRead for Socket<T> {
+impl<S: Stream> AsyncRead for Socket<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.check(cx)?;
-        task::ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
-        self.acknowledge_at_once();
+        let before = buf.filled().len();
+        task::ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        self.stream.acknowledge_at_once();
+        if self.on_first_byte.is_some() {
+            self.has_read(&buf.filled()[before..]);
+        }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<T: Unpin> AsyncWrite for Socket<T> {
+impl<S: Stream> AsyncWrite for Socket<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.check(cx)?;
-        Pin::new(&mut self.tcp).poll_write(cx, buf)
+        match Pin::new(&mut self.stream).poll_write(cx, buf) {
+            Poll::Ready(Err(error)) => self.poll_failed(cx, error),
+            written => written,
+        }
     }
 
     fn poll_write_vectored(
@@ -89,19 +128,22 @@ impl<T: Unpin> AsyncWrite for Socket<T> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check(cx)?;
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
+        match Pin::new(&mut self.stream).poll_write_vectored(cx, bufs) {
+            Poll::Ready(Err(error)) => self.poll_failed(cx, error),
+            written => written,
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -123,15 +165,15 @@ mod tests {
     #[tokio::test]
     async fn small_segments_do_not_wait() {
         let (mut peer, tcp) = pair().await;
-        let mut socket = Socket::new(tcp, Box::pin(std::future::pending()), ());
-        assert!(socket.tcp.nodelay().unwrap());
+        let mut socket = Socket::new(tcp, Box::pin(std::future::pending()), None);
+        assert!(socket.stream.nodelay().unwrap());
         for byte in 0..100 {
             #[cfg(target_os = "linux")]
-            socket.tcp.set_quickack(false).unwrap();
+            socket.stream.set_quickack(false).unwrap();
             peer.write_u8(byte).await.unwrap();
             assert_eq!(socket.read_u8().await.unwrap(), byte);
             #[cfg(target_os = "linux")]
-            assert!(socket.tcp.quickack().unwrap());
+            assert!(socket.stream.quickack().unwrap());
         }
     }
 
@@ -143,7 +185,7 @@ mod tests {
             doomed.await.ok();
             io::ErrorKind::TimedOut.into()
         });
-        let mut socket = Socket::new(tcp, doom, ());
+        let mut socket = Socket::new(tcp, doom, None);
         socket.write_u8(1).await.unwrap();
         let reading = tokio::spawn(async move {
             let first = socket.read_u8().await.unwrap_err().kind();

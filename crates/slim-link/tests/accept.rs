@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use slim_link::{
-    AcceptConfig, CloseReason, DialConfig, Drops, LinkEnd, MAX_BATCH_FRAMES, PushError, dial,
+    AcceptConfig, CloseReason, DialConfig, Drops, LinkEnd, Listener, MAX_BATCH_FRAMES, PushError,
+    dial,
 };
 use slim_proto::{
     ConnectionType, Frame, Header, LinkNegotiation, MAX_MESSAGE_LEN, Message, SubscriptionAck,
@@ -602,8 +603,8 @@ async fn a_node_that_is_dropped_takes_its_links_along() {
 
 #[tokio::test]
 async fn a_task_that_panics_ends_its_link_only() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let target = listener.local_addr().unwrap().to_string().parse().unwrap();
+    let listener = Listener::bind(&support::any_port().into()).unwrap();
+    let target = listener.endpoint().to_string().parse().unwrap();
     // Somebody else holds the queue.
     let (kept, _keep) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(slim_link::serve(
@@ -633,9 +634,9 @@ async fn a_task_that_panics_ends_its_link_only() {
 async fn one_node_may_listen_on_several_addresses() {
     let mut listeners = Vec::new();
     for _ in 0..3 {
-        listeners.push(tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap());
+        listeners.push(Listener::bind(&support::any_port().into()).unwrap());
     }
-    let addrs: Vec<_> = listeners.iter().map(|l| l.local_addr().unwrap()).collect();
+    let addrs: Vec<_> = listeners.iter().map(|l| l.endpoint().to_string()).collect();
     tokio::spawn(slim_link::serve(
         listeners,
         AcceptConfig::default(),
@@ -643,7 +644,7 @@ async fn one_node_may_listen_on_several_addresses() {
         std::future::pending(),
     ));
     for addr in addrs {
-        let target = addr.to_string().parse().unwrap();
+        let target = addr.parse().unwrap();
         soon(dial(&target, &DialConfig::default())).await.unwrap();
     }
 }

@@ -109,6 +109,8 @@ fn targets_parse_and_print() {
         ("http://127.0.0.1:1/", "http://127.0.0.1:1"),
         ("[::1]:46357", "http://[::1]:46357"),
         ("node.example.org:65535", "http://node.example.org:65535"),
+        ("https://localhost:46357", "https://localhost:46357"),
+        ("https://[::1]:46357/", "https://[::1]:46357"),
     ] {
         let target: Target = text.parse().unwrap();
         assert_eq!(target.to_string(), shown);
@@ -142,7 +144,7 @@ fn what_cannot_be_dialled_is_named() {
     ] {
         check(text, TargetError::Malformed);
     }
-    check("https://localhost:46357", TargetError::Tls);
+    check("https://localhost", TargetError::Malformed);
     check("ws://localhost:46357", TargetError::Scheme);
     check("unix:///run/node", TargetError::Scheme);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use slim_link::{
     AcceptConfig, AcceptCounters, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_NEWCOMERS,
-    DEFAULT_MAX_QUEUED_BYTES, DEFAULT_QUEUE_BYTES,
+    DEFAULT_MAX_QUEUED_BYTES, DEFAULT_QUEUE_BYTES, ListenConfig,
 };
 
 /// Where a node listens if nothing else is said.
@@ -19,9 +19,9 @@ pub const DEFAULT_MAX_SUBSCRIPTIONS: usize = 1 << 16;
 /// How a node is run. The defaults are the safe ones.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
-    /// Addresses to listen on; port 0 picks one. Default `127.0.0.1:46357`, which
-    /// only this machine reaches.
-    pub listen: Vec<SocketAddr>,
+    /// Where to listen, and whether TLS is spoken there; port 0 picks one. Default
+    /// `127.0.0.1:46357`, which only this machine reaches, without TLS.
+    pub listen: Vec<ListenConfig>,
     /// Own id, announced to each peer. Default: `node-` and a new UUID.
     pub node_id: String,
     /// Whether each message with a header needs a valid MAC. Default true; without
@@ -72,7 +72,7 @@ impl Default for NodeConfig {
     fn default() -> Self {
         let accept = AcceptConfig::default();
         Self {
-            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT))],
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)).into()],
             node_id: accept.node_id,
             require_header_mac: true,
             negotiation_timeout: Duration::from_secs(5),

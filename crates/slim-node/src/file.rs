@@ -18,12 +18,13 @@
 //!
 //! A key that nobody knows is an error, except in a server entry, where others
 //! ignore it and we say so. A key that is known but asks for something this node
-//! cannot do yet is an error too: whoever asked for TLS shall not get plain TCP.
+//! cannot do yet is an error too, and whoever does not say that links are not to be
+//! encrypted has to give a certificate.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
+use slim_node::ListenConfig;
 use tracing::Level;
 
 use self::section::{ConfigError, Section};
@@ -31,6 +32,7 @@ use self::section::{ConfigError, Section};
 pub(crate) mod section;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 /// With a shorter queue every burst would be taken for a slow subscriber.
 const MIN_QUEUE_BYTES: u64 = 16 * 1024;
@@ -43,7 +45,7 @@ pub(crate) struct FileConfig {
     pub(crate) thread_name: Option<String>,
     pub(crate) drain_timeout: Option<Duration>,
     pub(crate) node_id: Option<String>,
-    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) listen: Vec<ListenConfig>,
     pub(crate) require_header_mac: Option<bool>,
     pub(crate) negotiation_timeout: Option<Duration>,
     pub(crate) limits: Limits,
@@ -203,15 +205,11 @@ fn read_limits(mut section: Section) -> Result<Limits, ConfigError> {
 }
 
 fn read_server(server: &mut Section, config: &mut FileConfig) -> Result<(), ConfigError> {
-    let listen =
+    let endpoint =
         server.parsed("endpoint", "a numeric address and a port, such as 127.0.0.1:46357")?;
-    config.listen.push(listen.ok_or_else(|| server.unsupported("endpoint", "required"))?);
-    let mut tls = server.section("tls")?;
-    if tls.flag("insecure")? != Some(true) {
-        let reason = "TLS is not supported yet; true means that links are not encrypted";
-        return Err(tls.unsupported("insecure", reason));
-    }
-    tls.ignore_rest(&mut config.ignored);
+    let endpoint = endpoint.ok_or_else(|| server.unsupported("endpoint", "required"))?;
+    let tls = tls::read(server.section("tls")?, &mut config.ignored)?;
+    config.listen.push(ListenConfig { endpoint, tls });
     server.refuse("auth", "authentication of links is not supported yet")
 }
 

@@ -1,14 +1,15 @@
 //! The `slim-node` program: options, configuration file, log, signals.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use slim_node::{Node, NodeConfig};
+use slim_node::{
+    BindError, Endpoint, KeyPair, ListenConfig, ListenError, Node, NodeConfig, Pem, ServerTls,
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{Level, error, info, warn};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -31,7 +32,17 @@ struct Args {
     /// Address to listen on, may repeat; port 0 picks one; overrides the file
     /// [default: 127.0.0.1:46357]
     #[arg(long, value_name = "ADDR")]
-    listen: Vec<SocketAddr>,
+    listen: Vec<Endpoint>,
+    /// Certificate of the node, PEM; with it, links are encrypted with TLS on the
+    /// addresses that are not the file's
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Its key, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Authorities of the clients, PEM; who shows no certificate of theirs is refused
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_client_ca: Option<PathBuf>,
     /// Configuration file, YAML
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -95,6 +106,11 @@ fn start(args: Args) -> Result<(), Failure> {
         return Err(Failure::new(USAGE, text));
     }
     let mut file = file.unwrap_or_default();
+    let tls = server_tls(&args);
+    if tls.is_some() && args.listen.is_empty() && !file.listen.is_empty() {
+        let text = "--tls-cert is for addresses of --listen; the file has its own";
+        return Err(Failure::new(USAGE, text));
+    }
     let limits = &mut file.limits;
     limits.connections = args.max_connections.map(|n| n as usize).or(limits.connections);
     limits.messages_per_second_per_link = args.max_rate.or(limits.messages_per_second_per_link);
@@ -109,7 +125,7 @@ fn start(args: Args) -> Result<(), Failure> {
         runtime.worker_threads(threads);
     }
     let runtime = runtime.build().map_err(|error| Failure::new(FAILED, error.to_string()))?;
-    let mut config = node_config(args.listen, file);
+    let mut config = node_config(listen(args.listen, tls, &file), file);
     fit_descriptors(&mut config);
     runtime.block_on(run(config))
 }
@@ -132,9 +148,30 @@ fn resolve(reference: Reference<'_>) -> Result<String, String> {
     }
 }
 
-fn node_config(listen: Vec<SocketAddr>, file: FileConfig) -> NodeConfig {
+/// TLS that the options ask for.
+fn server_tls(args: &Args) -> Option<ServerTls> {
+    let file = |path: &Option<PathBuf>| path.clone().map(Pem::File);
+    let identity = KeyPair { certificate: file(&args.tls_cert)?, key: file(&args.tls_key)? };
+    Some(ServerTls { client_ca: file(&args.tls_client_ca), ..ServerTls::new(identity) })
+}
+
+/// The addresses of the options, of the file, or the default.
+fn listen(options: Vec<Endpoint>, tls: Option<ServerTls>, file: &FileConfig) -> Vec<ListenConfig> {
+    if options.is_empty() && !file.listen.is_empty() {
+        return file.listen.clone();
+    }
+    let mut listen = NodeConfig::default().listen;
+    if !options.is_empty() {
+        listen = options.into_iter().map(|endpoint| ListenConfig { endpoint, tls: None }).collect();
+    }
+    for address in &mut listen {
+        address.tls.clone_from(&tls);
+    }
+    listen
+}
+
+fn node_config(listen: Vec<ListenConfig>, file: FileConfig) -> NodeConfig {
     let default = NodeConfig::default();
-    let listen = [listen, file.listen, default.listen].into_iter().find(|addrs| !addrs.is_empty());
     let limits = file.limits;
     let rate = limits.messages_per_second_per_link;
     NodeConfig {
@@ -148,7 +185,7 @@ fn node_config(listen: Vec<SocketAddr>, file: FileConfig) -> NodeConfig {
         max_messages_per_second: rate.map_or(default.max_messages_per_second, NonZeroU32::new),
         slow_subscriber_grace: (limits.slow_subscriber_grace)
             .unwrap_or(default.slow_subscriber_grace),
-        listen: listen.unwrap_or_default(),
+        listen,
         node_id: file.node_id.unwrap_or(default.node_id),
         require_header_mac: file.require_header_mac.unwrap_or(default.require_header_mac),
         negotiation_timeout: file.negotiation_timeout.unwrap_or(default.negotiation_timeout),
@@ -198,9 +235,13 @@ async fn run(config: NodeConfig) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| Failure::new(FAILED, error.to_string());
     let mut signals = Signals::new().map_err(|error| failed(&error))?;
     let node_id = config.node_id.clone();
-    let node = Node::bind(config).await.map_err(|error| failed(&error))?;
-    for addr in node.local_addrs() {
-        announce(*addr);
+    let node = Node::bind(config).await.map_err(|error| {
+        // Certificates that cannot be used are configuration.
+        let is_usage = matches!(error, BindError::Listen { source: ListenError::Tls(_), .. });
+        Failure::new(if is_usage { USAGE } else { FAILED }, error.to_string())
+    })?;
+    for endpoint in node.endpoints() {
+        announce(endpoint);
     }
     info!(node_id, version = env!("CARGO_PKG_VERSION"), "node up");
     let metrics = node.metrics();
@@ -218,9 +259,9 @@ async fn run(config: NodeConfig) -> Result<(), Failure> {
 }
 
 /// Tells whoever started the program. If nobody listens, that is their choice.
-fn announce(addr: SocketAddr) {
+fn announce(endpoint: &Endpoint) {
     let mut stdout = io::stdout().lock();
-    writeln!(stdout, "listening on {addr}").ok();
+    writeln!(stdout, "listening on {endpoint}").ok();
     stdout.flush().ok();
 }
 

@@ -17,9 +17,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::join_all;
 use indexmap::IndexMap;
-use slim_link::{AcceptedLink, Drops, FrameReader, LinkEnd, Outbound, PushError};
+use slim_link::{
+    AcceptedLink, Drops, Endpoint, FrameReader, LinkEnd, ListenError, Listener, Outbound, PushError,
+};
 use slim_proto::{Frame, Message, RoutedFrame, SubscriptionAck};
-use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, debug, info, info_span, trace};
@@ -41,15 +42,10 @@ const FEW_FRAMES: usize = 8;
 /// Routes that a lost link's task removes before it lets other tasks run.
 const ROUTES_PER_TURN: usize = 4096;
 
-/// Connections that may wait with the system to be accepted, if it allows so many: all
-/// applications of a node that was started again come at the same time, and who finds
-/// no place tries again seconds later.
-const BACKLOG: u32 = 2048;
-
 /// A node that listens. [`Node::run`] makes it work.
 #[derive(Debug)]
 pub struct Node {
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     local_addrs: Vec<SocketAddr>,
     config: NodeConfig,
     shared: Arc<Shared>,
@@ -61,13 +57,14 @@ pub enum BindError {
     /// No address is configured.
     #[error("no address to listen on")]
     NoAddress,
-    /// The address is in use, not this machine's, or not allowed.
-    #[error("cannot listen on {addr}: {source}")]
+    /// The address is in use, not this machine's, or not allowed, or its certificates
+    /// cannot be used.
+    #[error("cannot listen on {endpoint}: {source}")]
     Listen {
         /// The address.
-        addr: SocketAddr,
-        /// What the system says.
-        source: io::Error,
+        endpoint: Endpoint,
+        /// What is wrong.
+        source: ListenError,
     },
 }
 
@@ -84,10 +81,12 @@ impl Node {
         }
         let mut listeners = Vec::new();
         let mut local_addrs = Vec::new();
-        for &addr in &config.listen {
-            let failed = |source| BindError::Listen { addr, source };
-            let listener = listen(addr).map_err(failed)?;
-            local_addrs.push(listener.local_addr().map_err(failed)?);
+        for listen in &config.listen {
+            let failed = |source| BindError::Listen { endpoint: listen.endpoint.clone(), source };
+            let listener = Listener::bind(listen).map_err(failed)?;
+            if let Endpoint::Tcp(addr) = listener.endpoint() {
+                local_addrs.push(*addr);
+            }
             listeners.push(listener);
         }
         let table = Arc::new(RouteTable::new());
@@ -112,6 +111,12 @@ impl Node {
         &self.local_addrs
     }
 
+    /// All that is listened on, with real ports, in the order of
+    /// [`NodeConfig::listen`].
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.listeners.iter().map(Listener::endpoint)
+    }
+
     /// The node's counters. They can be read while it runs and afterwards.
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.shared.metrics)
@@ -133,16 +138,6 @@ impl Node {
         };
         slim_link::serve(self.listeners, accept, on_link, shutdown).await
     }
-}
-
-fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // On Windows it means something else: that others may take the port.
-    if cfg!(unix) {
-        socket.set_reuseaddr(true)?;
-    }
-    socket.bind(addr)?;
-    socket.listen(BACKLOG)
 }
 
 /// What the links' tasks share.

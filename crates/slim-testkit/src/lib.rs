@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slim_client::{Client, ReceivedMessage, Session, SessionEvent};
-use slim_node::{Metrics, MetricsSnapshot, Node, NodeConfig};
+use slim_node::{Endpoint, Metrics, MetricsSnapshot, Node, NodeConfig};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -73,7 +73,7 @@ impl Cluster {
     /// # Panics
     /// If it cannot listen.
     pub async fn start_with(config: NodeConfig) -> Self {
-        let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+        let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()];
         let config = NodeConfig { listen, ..config };
         let mut cluster = Self { config, running: None, proxy: None };
         cluster.start_node().await;
@@ -86,7 +86,7 @@ impl Cluster {
     /// If it cannot listen.
     pub async fn start_node(&mut self) {
         let node = Node::bind(self.config.clone()).await.expect("the node listens");
-        self.config.listen = node.local_addrs().to_vec();
+        self.config.listen = node.local_addrs().iter().copied().map(Into::into).collect();
         let metrics = node.metrics();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
@@ -123,7 +123,10 @@ impl Cluster {
 
     /// Where the node listens.
     pub fn addr(&self) -> SocketAddr {
-        self.config.listen[0]
+        match self.config.listen[0].endpoint {
+            Endpoint::Tcp(addr) => addr,
+            ref other => unreachable!("{other} is not what it was started on"),
+        }
     }
 
     /// What the running node has counted.

@@ -308,11 +308,11 @@ impl Command {
         match self {
             Self::Sub(SubArgs { clients, remote, duration, common }) => {
                 let what = What::Sub { clients: count(clients), remote, duration };
-                Ok(common.settings(what))
+                common.settings(what)
             }
             Self::Pub(PubArgs { clients, remote, load, common }) => {
                 let what = What::Pub { clients: count(clients), remote, load: load.load() };
-                Ok(common.settings(what))
+                common.settings(what)
             }
             Self::Channel(args) => {
                 if args.publishers > args.members {
@@ -329,7 +329,7 @@ impl Command {
                     load: args.load.load(),
                     session: session(secret, &args.session),
                 };
-                Ok(args.common.settings(what))
+                args.common.settings(what)
             }
             Self::Request(args) => {
                 let secret = match (args.identity.secret()?, &args.remote) {
@@ -348,7 +348,7 @@ impl Command {
                     load: args.load.load(),
                     session: session(secret, &args.session),
                 };
-                Ok(args.common.settings(what))
+                args.common.settings(what)
             }
         }
     }
@@ -367,9 +367,10 @@ impl What {
 }
 
 impl Common {
-    fn settings(self, what: What) -> Settings {
-        let NodeArgs { slim, connect_timeout, log } = self.node;
-        Settings { what, local: self.local, output: self.output, node: slim, connect_timeout, log }
+    fn settings(self, what: What) -> Result<Settings, String> {
+        let NodeArgs { slim, tls, connect_timeout, log } = self.node;
+        let node = tls.added_to(slim)?;
+        Ok(Settings { what, local: self.local, output: self.output, node, connect_timeout, log })
     }
 }
 

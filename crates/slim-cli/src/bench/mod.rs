@@ -157,6 +157,7 @@ impl Stage<'_> {
                 .shared_secret(session.secret.expose())
                 .map_err(|error| session_failure(&error))?
                 .connect_timeout(self.settings.connect_timeout)
+                .tls(self.settings.node.tls.clone())
                 .connect(&self.settings.node.endpoint)
                 .await
                 .map_err(|error| self.unreachable(error))

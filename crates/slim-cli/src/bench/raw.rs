@@ -350,7 +350,8 @@ async fn at(deadline: Option<Instant>) {
 async fn connect(stage: &Stage<'_>, clients: usize) -> Result<Vec<Link>, Failure> {
     let mut links = Vec::with_capacity(clients);
     for _ in 0..clients {
-        let link = slim_client::dial(&stage.settings.node.endpoint, stage.settings.connect_timeout);
+        let node = &stage.settings.node;
+        let link = slim_client::dial(&node.endpoint, &node.tls, stage.settings.connect_timeout);
         links.push(link.await.map_err(|error| stage.unreachable(error))?);
     }
     Ok(links)

@@ -9,4 +9,5 @@ mod node;
 mod p2p;
 mod support;
 mod terminal;
+mod tls;
 mod usage;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::Value;
-use slim_node::{Node, NodeConfig};
+use slim_node::{Endpoint, ListenConfig, Node, NodeConfig, ServerTls};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
@@ -22,26 +22,32 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// A node in this process.
 pub(crate) struct TestNode {
     address: SocketAddr,
+    tls: Option<ServerTls>,
     runtime: Runtime,
     running: Option<(oneshot::Sender<()>, tokio::task::JoinHandle<()>)>,
 }
 
 impl TestNode {
     pub(crate) fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    pub(crate) fn start_with(tls: Option<ServerTls>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
-        let mut node =
-            Self { address: SocketAddr::from(([127, 0, 0, 1], 0)), runtime, running: None };
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut node = Self { address, tls, runtime, running: None };
         node.restart();
         node
     }
 
-    /// `http://host:port`
+    /// `http://host:port`, or `https` with TLS.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     /// All links end, and nobody listens any more.
@@ -54,7 +60,8 @@ impl TestNode {
 
     /// Listens on the same address (again), with nothing remembered.
     pub(crate) fn restart(&mut self) {
-        let config = NodeConfig { listen: vec![self.address], ..NodeConfig::default() };
+        let listen = ListenConfig { endpoint: Endpoint::Tcp(self.address), tls: self.tls.clone() };
+        let config = NodeConfig { listen: vec![listen], ..NodeConfig::default() };
         let node = self.runtime.block_on(Node::bind(config)).unwrap();
         self.address = node.local_addrs()[0];
         let (shutdown, until_shutdown) = oneshot::channel::<()>();
@@ -107,10 +114,15 @@ impl Slim {
         line: &str,
         change: impl FnOnce(&mut Command),
     ) -> Self {
+        Self::start_at(&node.url(), line, change)
+    }
+
+    /// The same, with the node at this address.
+    pub(crate) fn start_at(url: &str, line: &str, change: impl FnOnce(&mut Command)) -> Self {
         let mut command = command();
         command
             .args(line.split_whitespace())
-            .args(["--slim", &node.url(), "--output", "json"])
+            .args(["--slim", url, "--output", "json"])
             .env("SLIM_SHARED_SECRET", SECRET)
             .env("SLIM_TIMEOUT", "0.5")
             .env("SLIM_MAX_RETRIES", "3");

@@ -16,12 +16,15 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use ring::{hkdf, hmac};
-use slim_link::{AcceptConfig, AcceptedLink, DialConfig, Link, Target, dial, serve};
+use slim_link::{
+    AcceptConfig, AcceptedLink, DialConfig, Endpoint, Link, ListenConfig, Listener, Target, dial,
+    serve,
+};
 use slim_proto::{
     AppPayload, Body as MessageBody, ConnectionType, Header, LinkNegotiation, Message, Name,
     NameId, Publish, SessionId, SessionType, Subscription, canonical,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use x25519_dalek::{PublicKey, StaticSecret};
@@ -34,6 +37,18 @@ pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
 }
 
 // ---------------------------------------------------------------- a node
+
+/// Any free port of this machine.
+pub(crate) fn any_port() -> SocketAddr {
+    ([127, 0, 0, 1], 0).into()
+}
+
+pub(crate) fn addr_of(listener: &Listener) -> SocketAddr {
+    match listener.endpoint() {
+        Endpoint::Tcp(addr) => *addr,
+        other => panic!("{other} has no address"),
+    }
+}
 
 pub(crate) struct Node {
     pub(crate) addr: SocketAddr,
@@ -49,9 +64,14 @@ pub(crate) struct Accepted {
 }
 
 impl Node {
+    #[expect(clippy::unused_async, reason = "it needs a runtime, which an async caller has")]
     pub(crate) async fn start(config: AcceptConfig) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
+        Self::start_on(&any_port().into(), config)
+    }
+
+    pub(crate) fn start_on(listen: &ListenConfig, config: AcceptConfig) -> Self {
+        let listener = Listener::bind(listen).unwrap();
+        let addr = addr_of(&listener);
         let (shutdown, stopped) = oneshot::channel();
         let (accepted, links) = mpsc::unbounded_channel();
         let on_link = move |link| {

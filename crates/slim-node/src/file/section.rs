@@ -51,6 +51,12 @@ impl Section {
         Self::new(join(&self.path, key), value)
     }
 
+    /// A nested mapping, if it is there.
+    pub(crate) fn optional(&mut self, key: &str) -> Result<Option<Self>, ConfigError> {
+        let path = join(&self.path, key);
+        self.take(key).map(|value| Self::new(path, value)).transpose()
+    }
+
     /// A list of mappings; empty if it is not there.
     pub(crate) fn list(&mut self, key: &str) -> Result<Vec<Self>, ConfigError> {
         let path = join(&self.path, key);
@@ -170,6 +176,11 @@ impl Section {
     /// An error at a key.
     pub(crate) fn unsupported(&self, key: &str, reason: &str) -> ConfigError {
         ConfigError::new(join(&self.path, key), reason)
+    }
+
+    /// An error of the whole mapping.
+    pub(crate) fn itself(&self, reason: &str) -> ConfigError {
+        ConfigError::new(&self.path, reason)
     }
 
     fn take(&mut self, key: &str) -> Option<Value> {

@@ -1,3 +1,7 @@
+use std::net::SocketAddr;
+
+use slim_node::{KeyPair, Pem, ServerTls, TlsVersion};
+
 use super::*;
 
 fn resolve(reference: Reference<'_>) -> Result<String, String> {
@@ -50,7 +54,7 @@ services:
 "#,
     );
     assert_eq!(config.node_id.as_deref(), Some("slim-0"));
-    assert_eq!(config.listen, ["0.0.0.0:46357".parse().unwrap()]);
+    assert_eq!(config.listen, [ListenConfig::from(SocketAddr::from(([0; 4], 46357)))]);
     assert_eq!(config.require_header_mac, None);
     assert_eq!(config.ignored, [""; 0]);
 }
@@ -90,7 +94,7 @@ services:
     assert_eq!(config.drain_timeout, Some(Duration::from_millis(1500)));
     assert_eq!(config.node_id.as_deref(), Some("from-file"));
     assert_eq!(
-        config.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        config.listen.iter().map(|listen| listen.endpoint.to_string()).collect::<Vec<_>>(),
         ["127.0.0.1:1234", "[::1]:9"]
     );
     assert_eq!(config.require_header_mac, Some(false), "the first entry rules");
@@ -126,11 +130,6 @@ fn unknown_keys_are_refused_by_their_path() {
 #[test]
 fn what_is_not_supported_is_refused_and_not_ignored() {
     for (text, path) in [
-        (server("{ endpoint: '0.0.0.0:1' }"), "dataplane.servers[0].tls.insecure: TLS"),
-        (
-            server("{ endpoint: '0.0.0.0:1', tls: { insecure: false } }"),
-            "dataplane.servers[0].tls.insecure: TLS",
-        ),
         (
             server("{ endpoint: '0.0.0.0:1', tls: { insecure: true }, auth: { type: basic } }"),
             "dataplane.servers[0].auth: auth",
@@ -232,4 +231,72 @@ fn limits_are_read() {
     ] {
         assert_eq!(error(&limits(keys)), format!("{path}.{reason}"));
     }
+}
+
+/// What a server entry with these keys under `tls` speaks.
+fn tls(keys: &str) -> Option<ServerTls> {
+    let mut config = parsed(&server(&format!("{{ endpoint: '0.0.0.0:1', tls: {{ {keys} }} }}")));
+    config.listen.remove(0).tls
+}
+
+fn files() -> ServerTls {
+    ServerTls::new(KeyPair {
+        certificate: Pem::File("/c.pem".into()),
+        key: Pem::File("/k.pem".into()),
+    })
+}
+
+#[test]
+fn tls_is_read_in_both_spellings() {
+    let source = "source: { type: file, cert: /c.pem, key: /k.pem }";
+    assert_eq!(tls(source), Some(files()));
+    assert_eq!(tls("cert_file: /c.pem, key_file: /k.pem"), Some(files()));
+    assert_eq!(tls(&format!("insecure: true, {source}")), None, "insecure rules, as everywhere");
+
+    let texts = ServerTls::new(KeyPair {
+        certificate: Pem::Text("c".to_owned()),
+        key: Pem::Text("k".to_owned()),
+    });
+    assert_eq!(tls("source: { type: pem, cert: c, key: k }"), Some(texts.clone()));
+    assert_eq!(tls("cert_pem: c, key_pem: k"), Some(texts));
+
+    let expected = ServerTls { client_ca: Some(Pem::File("/ca.pem".into())), ..files() };
+    let client_ca = "client_ca: { type: file, path: /ca.pem }";
+    assert_eq!(tls(&format!("{source}, {client_ca}")), Some(expected.clone()));
+    assert_eq!(tls(&format!("{source}, client_ca_file: /ca.pem")), Some(expected));
+    let expected = ServerTls { client_ca: Some(Pem::Text("ca".to_owned())), ..files() };
+    let client_ca = "client_ca: { type: pem, data: ca }";
+    assert_eq!(tls(&format!("{source}, {client_ca}")), Some(expected));
+
+    let expected = ServerTls {
+        min_version: TlsVersion::Tls12,
+        reload_interval: Duration::from_secs(60),
+        ..files()
+    };
+    assert_eq!(tls(&format!("{source}, tls_version: tls1.2, reload_interval: 1m")), Some(expected));
+}
+
+#[test]
+fn who_does_not_say_insecure_needs_a_certificate() {
+    let source = "source: { type: file, cert: /c.pem, key: /k.pem }";
+    for (keys, expected) in [
+        (String::new(), "tls: a certificate is missing: give source"),
+        ("insecure: false".to_owned(), "tls: a certificate is missing: give source"),
+        ("cert_file: /c.pem".to_owned(), "tls: a certificate without its key"),
+        ("key_file: /k.pem".to_owned(), "tls: a key without a certificate"),
+        (format!("{source}, cert_file: /c.pem"), "tls.source: the certificate is given twice"),
+        ("cert_file: a, cert_pem: b, key_file: c".to_owned(), "tls: both cert_file and cert_pem"),
+        ("source: { cert: a, key: b }".to_owned(), "tls.source.type: required: file or pem"),
+        ("source: { type: spire }".to_owned(), "tls.source.type: SPIRE is not supported"),
+        ("source: { type: file, cert: a }".to_owned(), "tls.source.key: required"),
+        (format!("{source}, client_ca: {{ type: pem, path: a }}"), "tls.client_ca.data: required"),
+        (format!("{source}, tls_version: tls1.1"), "tls.tls_version: \"tls1.1\" is neither"),
+        (format!("{source}, cert: a"), "tls.cert: unknown key"),
+    ] {
+        let error = error(&server(&format!("{{ endpoint: '0.0.0.0:1', tls: {{ {keys} }} }}")));
+        let path = "services.slim/0.dataplane.servers[0]";
+        assert!(error.starts_with(&format!("{path}.{expected}")), "{keys}: {error}");
+    }
+    let missing = error(&server("{ endpoint: '0.0.0.0:1' }"));
+    assert!(missing.contains("tls: a certificate is missing"), "{missing}");
 }

@@ -219,7 +219,7 @@ async fn a_node_comes_back_on_its_port() {
     node.stop();
     assert_eq!(bob.end().await, LinkEnd::Ended);
     node.ended().await;
-    let node = TestNode::start_with(NodeConfig { listen: vec![addr], ..config() }).await;
+    let node = TestNode::start_with(NodeConfig { listen: vec![addr.into()], ..config() }).await;
     let mut bob = Client::start(&node, "bob", 2).await;
     let alice = Client::connect(&node, "alice", 1).await;
     bob.has_nothing_from(&alice).await;
@@ -228,7 +228,8 @@ async fn a_node_comes_back_on_its_port() {
 #[tokio::test]
 async fn a_taken_port_is_an_error_that_names_it() {
     let node = TestNode::start().await;
-    let error = Node::bind(NodeConfig { listen: vec![node.addr], ..config() }).await.unwrap_err();
+    let error =
+        Node::bind(NodeConfig { listen: vec![node.addr.into()], ..config() }).await.unwrap_err();
     assert!(error.to_string().starts_with(&format!("cannot listen on {}: ", node.addr)), "{error}");
     let error = Node::bind(NodeConfig { listen: vec![], ..config() }).await.unwrap_err();
     assert_eq!(error.to_string(), "no address to listen on");

@@ -8,7 +8,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{End, RawConnection, RawStream, name, ok, publish, subscription, text};
+use crate::common::{End, RawConnection, RawStream, name, ok, publish, subscription, text, within};
+use slim_link::{ClientTls, DialConfig, DialError, Link, Pem, TlsError, dial};
 use slim_proto::{Header, Message, UNICAST};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -207,6 +208,70 @@ services:
     assert_eq!(reply.node_id, "from-the-file");
 }
 
+/// A certificate for this machine and its key, in files that go when dropped.
+fn certificate(test: &str) -> [ConfigFile; 2] {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let key = ConfigFile::new(&format!("{test}-key"), &made.signing_key.serialize_pem());
+    [ConfigFile::new(&format!("{test}-cert"), &made.cert.pem()), key]
+}
+
+async fn dial_with(addr: SocketAddr, ca: &ConfigFile) -> Result<Link, DialError> {
+    let tls = ClientTls { ca: Some(Pem::File(ca.path().into())), ..ClientTls::default() };
+    let config = DialConfig { tls, ..DialConfig::default() };
+    within(dial(&format!("https://{addr}").parse().unwrap(), &config)).await
+}
+
+#[tokio::test]
+async fn tls_may_be_asked_for_by_options_and_in_the_file() {
+    let [certificate, key] = certificate("tls");
+    let options = ["--tls-cert", certificate.path(), "--tls-key", key.path()];
+    let running = Running::start(&[&["--listen", ANY_PORT][..], &options].concat(), 1);
+    dial_with(running.addrs[0], &certificate).await.unwrap();
+
+    let text = format!(
+        "services: {{ slim/0: {{ dataplane: {{ servers: [ {{ endpoint: '{ANY_PORT}', \
+         tls: {{ source: {{ type: file, cert: '{}', key: '{}' }} }} }} ] }} }} }}",
+        certificate.path(),
+        key.path()
+    );
+    let file = ConfigFile::new("tls", &text);
+    let running = Running::start(&["--config", file.path()], 1);
+    dial_with(running.addrs[0], &certificate).await.unwrap();
+
+    let (status, stderr) = fails(&[&["--config", file.path()][..], &options].concat());
+    assert_eq!(status, Some(2), "{stderr}");
+    assert!(stderr.contains("--tls-cert is for addresses of --listen"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_node_that_knows_its_clients_asks_for_their_certificates() {
+    let [certificate, key] = certificate("mtls");
+    let paths = [certificate.path(), key.path(), certificate.path()];
+    let [cert, key, ca] = paths;
+    let options = ["--tls-cert", cert, "--tls-key", key, "--tls-client-ca", ca];
+    let running = Running::start(&[&["--listen", ANY_PORT][..], &options].concat(), 1);
+    let error = dial_with(running.addrs[0], &certificate).await.unwrap_err();
+    assert!(matches!(error, DialError::Tls(TlsError::WantsCertificate)), "{error:?}");
+    running.logs("it shows no certificate");
+}
+
+#[test]
+fn certificates_that_cannot_be_used_are_named_and_status_2() {
+    let [certificate, _key] = certificate("unusable");
+    let [_other, key] = self::certificate("unusable-other");
+    let (cert, key) = (certificate.path(), key.path());
+    for (args, expected) in [
+        (&["--tls-cert", cert][..], "--tls-key"),
+        (&["--tls-cert", cert, "--tls-key", "/no/such/key"], "cannot read the key /no/such/key"),
+        (&["--tls-cert", cert, "--tls-key", cert], "no key in"),
+        (&["--tls-cert", cert, "--tls-key", key], "does not belong to the certificate"),
+    ] {
+        let (status, stderr) = fails(&[&["--listen", ANY_PORT], args].concat());
+        assert_eq!(status, Some(2), "{stderr}");
+        assert!(stderr.contains(expected), "{stderr}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_ends_it_in_good_order() {
     for signal in ["INT", "TERM"] {
@@ -294,7 +359,15 @@ fn help_names_each_option() {
     let mut text = String::new();
     output.stdout.as_slice().read_to_string(&mut text).unwrap();
     assert_eq!(output.status.code(), Some(0));
-    for option in ["--listen", "--config", "--log", "--log-format"] {
+    for option in [
+        "--listen",
+        "--config",
+        "--tls-cert",
+        "--tls-key",
+        "--tls-client-ca",
+        "--log",
+        "--log-format",
+    ] {
         assert!(text.contains(option), "{text}");
     }
 }

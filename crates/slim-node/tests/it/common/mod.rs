@@ -26,7 +26,10 @@ pub(crate) async fn within<F: Future>(future: F) -> F::Output {
 
 /// A configuration for tests: any free port of this machine.
 pub(crate) fn config() -> NodeConfig {
-    NodeConfig { listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))], ..NodeConfig::default() }
+    NodeConfig {
+        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
+        ..NodeConfig::default()
+    }
 }
 
 /// A running node.

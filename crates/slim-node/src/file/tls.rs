@@ -1,0 +1,125 @@
+//! The key `tls` of a server entry, in the spelling of today and in the older one.
+
+use slim_node::{KeyPair, Pem, ServerTls, TlsVersion};
+
+use super::section::{ConfigError, Section};
+
+/// Whether TLS is spoken, and how.
+pub(super) fn read(
+    mut tls: Section,
+    ignored: &mut Vec<String>,
+) -> Result<Option<ServerTls>, ConfigError> {
+    if tls.flag("insecure")? == Some(true) {
+        tls.ignore_rest(ignored);
+        return Ok(None);
+    }
+    let Some(identity) = identity(&mut tls)? else {
+        return Err(tls.itself(
+            "a certificate is missing: give source: { type: file, cert: …, key: … }, \
+             or insecure: true if links shall not be encrypted",
+        ));
+    };
+    let mut server = ServerTls::new(identity);
+    server.client_ca = authority(&mut tls, "client_ca")?;
+    if let Some(version) = tls.text("tls_version")? {
+        server.min_version = match version.as_str() {
+            "tls1.3" => TlsVersion::Tls13,
+            "tls1.2" => TlsVersion::Tls12,
+            _ => {
+                let reason = format!("{version:?} is neither tls1.3 nor tls1.2");
+                return Err(tls.unsupported("tls_version", &reason));
+            }
+        };
+    }
+    server.reload_interval = tls.duration("reload_interval")?.unwrap_or(server.reload_interval);
+    // Whom a node trusts that it dials: it dials nobody yet.
+    for key in ["ca_source", "ca_file", "ca_pem", "include_system_ca_certs_pool"] {
+        tls.ignore(key, ignored);
+    }
+    // They are followed anyway.
+    tls.ignore("reload_client_ca_file", ignored);
+    tls.deny_rest()?;
+    Ok(Some(server))
+}
+
+/// `source: { type: file | pem, cert, key }`, or `cert_file` or `cert_pem`, and
+/// `key_file` or `key_pem`.
+fn identity(tls: &mut Section) -> Result<Option<KeyPair>, ConfigError> {
+    let old = (older(tls, "cert")?, older(tls, "key")?);
+    let Some(mut source) = tls.optional("source")? else {
+        return match old {
+            (None, None) => Ok(None),
+            (Some(certificate), Some(key)) => Ok(Some(KeyPair { certificate, key })),
+            (None, Some(_)) => Err(tls.itself("a key without a certificate: cert_file is missing")),
+            (Some(_), None) => {
+                Err(tls.itself("a certificate without its key: key_file is missing"))
+            }
+        };
+    };
+    if old != (None, None) {
+        return Err(tls.unsupported("source", "the certificate is given twice"));
+    }
+    let kind = Kind::read(&mut source)?;
+    let certificate = kind.pem(&mut source, "cert")?;
+    let identity = KeyPair { certificate, key: kind.pem(&mut source, "key")? };
+    source.deny_rest()?;
+    Ok(Some(identity))
+}
+
+/// `client_ca: { type: file, path }` or `{ type: pem, data }`, or `client_ca_file` or
+/// `client_ca_pem`.
+fn authority(tls: &mut Section, name: &str) -> Result<Option<Pem>, ConfigError> {
+    let old = older(tls, name)?;
+    let Some(mut source) = tls.optional(name)? else {
+        return Ok(old);
+    };
+    if old.is_some() {
+        return Err(tls.unsupported(name, "given twice"));
+    }
+    let kind = Kind::read(&mut source)?;
+    let authority = match kind {
+        Kind::File => kind.pem(&mut source, "path")?,
+        Kind::Pem => kind.pem(&mut source, "data")?,
+    };
+    source.deny_rest()?;
+    Ok(Some(authority))
+}
+
+/// `NAME_file` or `NAME_pem`.
+fn older(tls: &mut Section, name: &str) -> Result<Option<Pem>, ConfigError> {
+    let file = tls.text(&format!("{name}_file"))?;
+    let text = tls.text(&format!("{name}_pem"))?;
+    match (file, text) {
+        (Some(_), Some(_)) => {
+            Err(tls.itself(&format!("both {name}_file and {name}_pem: give one of them")))
+        }
+        (Some(path), None) => Ok(Some(Pem::File(path.into()))),
+        (None, text) => Ok(text.map(Pem::Text)),
+    }
+}
+
+/// Where a source has its PEM.
+#[derive(Clone, Copy)]
+enum Kind {
+    File,
+    Pem,
+}
+
+impl Kind {
+    fn read(source: &mut Section) -> Result<Self, ConfigError> {
+        match source.text("type")?.as_deref() {
+            Some("file") => Ok(Self::File),
+            Some("pem") => Ok(Self::Pem),
+            Some("spire") => Err(source.unsupported("type", "SPIRE is not supported yet")),
+            _ => Err(source.unsupported("type", "required: file or pem")),
+        }
+    }
+
+    fn pem(self, source: &mut Section, key: &str) -> Result<Pem, ConfigError> {
+        let text = source.text(key)?.ok_or_else(|| source.unsupported(key, "required"))?;
+        Ok(match self {
+            Self::File => Pem::File(text.into()),
+            Self::Pem => Pem::Text(text),
+        })
+    }
+}
