@@ -132,10 +132,7 @@ impl Node {
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> io::Result<()> {
         let shared = self.shared;
         let accept = self.config.accept(shared.metrics.accepted());
-        let on_link = move |link: AcceptedLink| {
-            let shared = Arc::clone(&shared);
-            async move { shared.serve(link).await }
-        };
+        let on_link = move |link: AcceptedLink| Arc::clone(&shared).serve(link);
         slim_link::serve(self.listeners, accept, on_link, shutdown).await
     }
 }
@@ -155,12 +152,13 @@ struct Shared {
 }
 
 impl Shared {
-    async fn serve(self: Arc<Self>, link: AcceptedLink) {
+    /// Not an `async fn`, whose future would keep room for all of `link` besides what is
+    /// made of it: a node has many links.
+    fn serve(self: Arc<Self>, link: AcceptedLink) -> impl Future<Output = ()> + Send {
         let AcceptedLink { info, frames, outbound } = link;
         let number = self.links.fetch_add(1, Ordering::Relaxed) + 1;
         let span = info_span!("link", number, peer = %info.peer_addr);
-        let work = async {
-            let _counted = self.metrics.count_link();
+        span.in_scope(|| {
             info!(
                 node_id = info.node_id,
                 link_id = info.link_id,
@@ -168,16 +166,20 @@ impl Shared {
                 mac = info.has_mac,
                 "link up"
             );
-            let end = LinkTask::new(&self, frames, outbound).run().await;
+        });
+        let mut task = Box::new(LinkTask::new(Arc::clone(&self), frames, outbound));
+        let work = async move {
+            let _counted = self.metrics.count_link();
+            let end = task.run().await;
             info!(%end, "link down");
         };
-        work.instrument(span).await;
+        work.instrument(span)
     }
 }
 
 /// One link's task.
-struct LinkTask<'a> {
-    shared: &'a Shared,
+struct LinkTask {
+    shared: Arc<Shared>,
     frames: FrameReader,
     routes: LinkRoutes<Subscriber>,
     tally: Tally,
@@ -199,8 +201,8 @@ struct Turn<'f> {
     behind: IndexMap<usize, (Arc<Subscriber>, Vec<&'f RoutedFrame>)>,
 }
 
-impl<'a> LinkTask<'a> {
-    fn new(shared: &'a Shared, frames: FrameReader, outbound: Outbound) -> Self {
+impl LinkTask {
+    fn new(shared: Arc<Shared>, frames: FrameReader, outbound: Outbound) -> Self {
         let link = Arc::new(Subscriber::new(outbound));
         let routes = shared.table.attach(link, shared.max_subscriptions_per_link);
         let drops = frames.drops();
@@ -209,7 +211,7 @@ impl<'a> LinkTask<'a> {
     }
 
     /// Serves the link until it ends.
-    async fn run(mut self) -> LinkEnd {
+    async fn run(&mut self) -> LinkEnd {
         let mut batch = Vec::new();
         let end = loop {
             let read = self.frames.read_batch(&mut batch).await;
@@ -284,7 +286,7 @@ impl<'a> LinkTask<'a> {
     /// Queues what follows from one frame. Gives the answer back for which there is
     /// no room.
     #[must_use]
-    fn handle_frame<'f>(&mut self, frame: &'f Frame, turn: &mut Turn<'f>) -> Option<Message> {
+    fn handle_frame<'f>(&mut self, frame: &'f Frame, turn: &mut Turn<'f>) -> Option<Box<Message>> {
         turn.targets.clear();
         let usable = |link: &Subscriber| !link.outbound().is_closed();
         match route(frame, &self.shared.table, &mut self.routes, usable, &mut turn.targets) {
@@ -315,7 +317,7 @@ impl<'a> LinkTask<'a> {
     }
 
     /// Queues an ack in front of all data, or gives it back if there is no room.
-    fn answer(&mut self, ack: SubscriptionAck, turn: &mut Turn<'_>) -> Option<Message> {
+    fn answer(&mut self, ack: SubscriptionAck, turn: &mut Turn<'_>) -> Option<Box<Message>> {
         if let Err(reason) = &ack.result {
             debug!(subscription_id = ack.subscription_id, %reason, "subscription refused");
             self.tally.add(Counter::RefusedSubscriptions, 1);
@@ -324,7 +326,7 @@ impl<'a> LinkTask<'a> {
         match link.outbound().try_push_control(&ack) {
             Ok(()) if link.touch(turn.number) => turn.touched.push(Arc::clone(link)),
             Ok(()) | Err(PushError::Closed) => {}
-            Err(PushError::Full) => return Some(ack),
+            Err(PushError::Full) => return Some(Box::new(ack)),
         }
         None
     }

@@ -124,11 +124,16 @@ pub struct RoutedFrame {
 /// What a sender says to one name has the same header, MAC included, for as long as it
 /// uses the same token, and comparing costs far less than reading and verifying.
 #[derive(Debug, Default)]
-pub struct LastHeader {
+pub struct LastHeader(Option<Box<KeptHeader>>);
+
+#[derive(Debug)]
+struct KeptHeader {
+    /// As it was received.
     bytes: Vec<u8>,
+    /// Where in its frame.
     start: u32,
-    /// As it was read from `bytes`, which began at `start` of its frame.
-    header: Option<FrameHeader>,
+    /// As it was read.
+    header: FrameHeader,
 }
 
 /// Bytes of a header above which it is not kept: a node has many links.
@@ -186,17 +191,29 @@ impl LastHeader {
     /// The header at `span` of a frame, and whether it is the last one again.
     fn read(&mut self, frame: &[u8], span: Span) -> Result<(FrameHeader, bool), FrameError> {
         let bytes = span.of(frame);
-        let same = self.start == span.start && self.bytes == bytes;
-        if let Some(header) = self.header.as_ref().filter(|_| same) {
-            return Ok((header.clone(), true));
+        match &self.0 {
+            Some(kept) if kept.start == span.start && kept.bytes == bytes => {
+                return Ok((kept.header.clone(), true));
+            }
+            _ => {}
         }
         let header = FrameHeader::parse(frame, span)?;
-        self.header = None;
-        if bytes.len() <= MAX_KEPT_HEADER {
-            self.bytes.clear();
-            self.bytes.extend_from_slice(bytes);
-            self.start = span.start;
-            self.header = Some(header.clone());
+        if bytes.len() > MAX_KEPT_HEADER {
+            self.0 = None;
+            return Ok((header, false));
+        }
+        let start = span.start;
+        match &mut self.0 {
+            Some(kept) => {
+                kept.bytes.clear();
+                kept.bytes.extend_from_slice(bytes);
+                kept.start = start;
+                kept.header = header.clone();
+            }
+            None => {
+                let kept = KeptHeader { bytes: bytes.to_vec(), start, header: header.clone() };
+                self.0 = Some(Box::new(kept));
+            }
         }
         Ok((header, false))
     }
