@@ -86,17 +86,25 @@ fn check(programs: &Programs, log: &str, is_chosen: impl Fn(&Cell) -> bool) -> a
     let tools = Tools { programs: programs.clone(), reference: None, log: log.to_owned() };
     let began_at = Instant::now();
     let count = cells.len();
-    let failed = play_all(&tools, cells, &logs);
+    let again = play_all(&tools, cells, &logs);
+    // Deadlines are in real time, and a machine can be too busy for them.
+    let failed = again.iter().filter(|&&cell| {
+        let played = play_one(&tools, cell, &logs.join("again"));
+        println!("again: {}", line(&played));
+        played.result.is_err()
+    });
+    let failed = failed.count();
     let took = began_at.elapsed().as_secs();
     if failed > 0 {
         bail!("{failed} of {count} failed, after {took} s; logs are in {}", logs.display());
     }
-    println!("all {count} as docs/testing.md says, in {took} s");
+    let again = again.len();
+    println!("all {count} as docs/testing.md says, {again} at the second try, in {took} s");
     Ok(())
 }
 
-/// Plays them all; how many failed.
-fn play_all(tools: &Tools, cells: Vec<Cell>, logs: &Path) -> usize {
+/// Plays them all; those that failed.
+fn play_all(tools: &Tools, cells: Vec<Cell>, logs: &Path) -> Vec<Cell> {
     let (sender, results) = mpsc::sync_channel(cells.len());
     let left = Mutex::new(cells.into_iter());
     thread::scope(|scope| {
@@ -109,7 +117,8 @@ fn play_all(tools: &Tools, cells: Vec<Cell>, logs: &Path) -> usize {
             .iter()
             .inspect(|played| println!("{}", line(played)))
             .filter(|played| played.result.is_err())
-            .count()
+            .map(|played| played.cell)
+            .collect()
     })
 }
 
@@ -122,11 +131,15 @@ fn play_lane(
     loop {
         let next = left.lock().expect("nobody panics while it is locked").next();
         let Some(cell) = next else { return };
-        let began_at = Instant::now();
-        let result = play(tools, cell, &logs.join(cell.to_string().replace(' ', "-")));
         // There is room for all of them.
-        results.send(Played { cell, took: began_at.elapsed(), result }).ok();
+        results.send(play_one(tools, cell, logs)).ok();
     }
+}
+
+fn play_one(tools: &Tools, cell: Cell, logs: &Path) -> Played {
+    let began_at = Instant::now();
+    let result = play(tools, cell, &logs.join(cell.to_string().replace(' ', "-")));
+    Played { cell, took: began_at.elapsed(), result }
 }
 
 fn play(tools: &Tools, cell: Cell, folder: &Path) -> anyhow::Result<()> {
