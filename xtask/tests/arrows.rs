@@ -82,7 +82,12 @@ fn the_node_knows_no_session() {
 fn a_client_contains_no_router() {
     let below = ["slim-session", "slim-link", "slim-auth", "slim-proto"];
     check("slim-client", &below, &["dashmap"]);
-    check("slim-cli", &[&below[..], &["slim-client"]].concat(), &["dashmap"]);
+    check("slim-cli", &[&below[..], &["slim-client", "slim-identity"]].concat(), &["dashmap"]);
+}
+
+#[test]
+fn who_reads_keys_knows_no_session_and_no_link() {
+    check("slim-identity", &["slim-auth"], &["tonic", "openmls"]);
 }
 
 #[test]

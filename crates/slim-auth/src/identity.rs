@@ -87,6 +87,14 @@ pub enum VerifyError {
     /// The text is no token of the expected kind; names the part at fault.
     #[error("malformed token: {0}")]
     Malformed(&'static str),
+    /// A token of another kind of identity.
+    #[error("the token is {found}, expected {expected}")]
+    OtherKind {
+        /// What it looks like.
+        found: &'static str,
+        /// What we verify.
+        expected: &'static str,
+    },
     /// The authentication code is not ours: the two sides hold different secrets, or
     /// the token was altered.
     #[error("the token was made with a different secret")]
@@ -164,3 +172,7 @@ pub enum VerifyError {
 fn key_named(id: Option<&Shown>) -> String {
     id.map_or_else(|| "a key that we know".to_owned(), |id| format!("key id {id}"))
 }
+
+/// The kinds of tokens, in words.
+pub(crate) const A_JWT: &str = "a JSON Web Token";
+pub(crate) const A_SECRETS: &str = "one of a shared secret";

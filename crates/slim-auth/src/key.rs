@@ -37,6 +37,18 @@ impl SigningKey {
         Self::from_pkcs8(document.as_ref())
     }
 
+    /// A new P-256 private key in PEM, as [`SigningKey::from_pem`] reads it.
+    ///
+    /// # Errors
+    ///
+    /// [`SigningKeyError::Random`] if the operating system gives no random numbers.
+    pub fn new_pem() -> Result<Zeroizing<String>, SigningKeyError> {
+        let document =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new())
+                .map_err(|_| SigningKeyError::Random)?;
+        Ok(private_pem(document.as_ref()))
+    }
+
     /// Reads a P-256 key pair from PKCS#8 DER that includes the public key.
     ///
     /// # Errors
@@ -97,6 +109,20 @@ impl SigningKey {
             self.0.private.sign(&SystemRandom::new(), message).map_err(|_| SignError)?;
         Ok(signature.as_ref().to_vec())
     }
+}
+
+/// PKCS#8 in PEM.
+pub(crate) fn private_pem(der: &[u8]) -> Zeroizing<String> {
+    let body = Zeroizing::new(STANDARD.encode(der));
+    let mut pem = Zeroizing::new(String::with_capacity(512));
+    pem.push_str("-----BEGIN PRIVATE KEY-----\n");
+    // Base64 is ASCII, so every place is between two characters.
+    for start in (0..body.len()).step_by(64) {
+        pem.push_str(&body[start..body.len().min(start + 64)]);
+        pem.push('\n');
+    }
+    pem.push_str("-----END PRIVATE KEY-----\n");
+    pem
 }
 
 impl fmt::Debug for SigningKey {
@@ -322,6 +348,11 @@ mod tests {
         assert_eq!(second.public_key().verify(b"x", &signature), Ok(()));
 
         assert!(matches!(SigningKey::from_pkcs8(b"no key"), Err(SigningKeyError::Rejected(_))));
+        let pem = SigningKey::new_pem().unwrap();
+        assert_eq!(pem.lines().map(str::len).max(), Some(64));
+        let [first, second] = [(); 2].map(|()| SigningKey::from_pem(&pem).unwrap());
+        assert_eq!(first.public_key(), second.public_key());
+
         let edwards = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
         assert!(matches!(
             SigningKey::from_pkcs8(edwards.as_ref()),

@@ -18,7 +18,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::{
-    identity::{Claims, Identity, TokenError, Verifier, VerifyError},
+    identity::{A_JWT, A_SECRETS, Claims, Identity, TokenError, Verifier, VerifyError},
     key::{PublicKey, SigningKey, SigningKeyError},
 };
 
@@ -103,6 +103,9 @@ impl Identity for SharedSecret {
 
 impl Verifier for SharedSecret {
     fn authenticate(&self, token: &str, now: u64) -> Result<Claims, VerifyError> {
+        if token.split('.').count() == 3 && !token.contains(':') {
+            return Err(VerifyError::OtherKind { found: A_JWT, expected: A_SECRETS });
+        }
         let (signed, mac) = token.rsplit_once(':').ok_or(VerifyError::Malformed("fields"))?;
         let mut fields = signed.split(':');
         let (Some(subject), Some(timestamp), Some(_nonce), Some(claims), None) =
@@ -311,6 +314,8 @@ mod tests {
         };
         check("", "fields");
         check("a:b:c:d", "fields");
+        let other = VerifyError::OtherKind { found: A_JWT, expected: A_SECRETS };
+        assert_eq!(alice.verify("e30.e30.", NOW), Err(other));
         check(&sealed("id:1:n"), "fields");
         check(&sealed("id:1:n:c:d"), "fields");
         check(&format!("{token}="), "mac");

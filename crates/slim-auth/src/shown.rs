@@ -14,9 +14,15 @@ impl Shown {
     /// Cuts and escapes.
     #[must_use]
     pub fn new(text: &str) -> Self {
+        Self::up_to(Self::MAX, text)
+    }
+
+    /// The same with another limit, in characters.
+    #[must_use]
+    pub fn up_to(limit: usize, text: &str) -> Self {
         let mut shown = String::new();
         let mut characters = text.chars();
-        for character in characters.by_ref().take(Self::MAX) {
+        for character in characters.by_ref().take(limit) {
             if is_invisible(character) {
                 shown.extend(character.escape_unicode());
             } else {

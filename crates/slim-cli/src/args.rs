@@ -5,8 +5,8 @@
 //! variable, `SLIM_` and its name; a flag wins over its variable. The secret is
 //! shown neither in the help nor in an error.
 //!
-//! Identities other than a shared secret, and traces, are not offered: asking
-//! for them is a usage error rather than a promise that is not kept.
+//! Traces are not offered: asking for them is a usage error rather than a promise
+//! that is not kept.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,7 +20,7 @@ use rand::distr::{Alphanumeric, SampleString as _};
 use slim_client::{Name, Outgoing, SharedSecret, Timers};
 
 use crate::tls_args::TlsArgs;
-use crate::{bench, input, node_option};
+use crate::{bench, identity, input, node_option};
 
 /// Group and point-to-point conversations over SLIM, in a terminal or a script.
 #[derive(Debug, Parser)]
@@ -42,6 +42,12 @@ enum Command {
     /// With --remote: call it. Without: listen, and send each message back to
     /// its sender.
     P2p(P2pArgs),
+    /// Keys that are identities, and lists of those that are trusted.
+    ///
+    /// With one key file each and one list, applications know each other without any
+    /// server: `slim identity new`, then `slim identity trust`.
+    #[command(subcommand, arg_required_else_help = true)]
+    Identity(identity::Command),
     /// Measure a node and what is built on it.
     ///
     /// Each measurement is one command against a node that runs already, of whatever
@@ -105,7 +111,7 @@ struct Common {
     local: Name,
 
     #[command(flatten)]
-    identity: IdentityArgs,
+    identity: identity::IdentityArgs,
 
     #[command(flatten)]
     session: SessionArgs,
@@ -154,9 +160,9 @@ pub(crate) struct NodeArgs {
     pub(crate) log: tracing::level_filters::LevelFilter,
 }
 
-/// Who we are.
+/// Who we are, by a secret.
 #[derive(Debug, Args)]
-pub(crate) struct IdentityArgs {
+pub(crate) struct SecretArgs {
     /// Identity: a secret of at least 32 bytes that all who talk share.
     #[arg(
         long,
@@ -169,20 +175,18 @@ pub(crate) struct IdentityArgs {
     shared_secret: Option<Secret>,
 }
 
-impl IdentityArgs {
+impl SecretArgs {
     /// The secret, if one is given.
     ///
     /// # Errors
     /// If it is too short.
     pub(crate) fn secret(self) -> Result<Option<Secret>, String> {
-        let min = SharedSecret::MIN_SECRET_LENGTH;
-        match self.shared_secret {
-            Some(Secret(secret)) if secret.len() < min => Err(format!(
-                "--shared-secret: {} bytes are too short, at least {min} are needed",
-                secret.len()
-            )),
-            secret => Ok(secret),
-        }
+        self.shared_secret.map(Secret::checked).transpose()
+    }
+
+    /// The secret as it was given.
+    pub(crate) fn take(&mut self) -> Option<Secret> {
+        self.shared_secret.take()
     }
 }
 
@@ -285,6 +289,17 @@ impl Secret {
         Self(Alphanumeric.sample_string(&mut rand::rng(), SharedSecret::MIN_SECRET_LENGTH))
     }
 
+    /// Itself, if it is long enough.
+    pub(crate) fn checked(self) -> Result<Self, String> {
+        let (length, min) = (self.0.len(), SharedSecret::MIN_SECRET_LENGTH);
+        if length < min {
+            return Err(format!(
+                "--shared-secret: {length} bytes are too short, at least {min} are needed"
+            ));
+        }
+        Ok(self)
+    }
+
     /// The text itself.
     pub(crate) fn expose(&self) -> &str {
         &self.0
@@ -359,6 +374,8 @@ pub(crate) enum Asked {
     Conversation(Box<Settings>),
     /// To measure.
     Bench(Box<bench::args::Settings>),
+    /// To make a key, show one, or say who is trusted.
+    Identity(identity::Command),
 }
 
 /// What a conversation needs.
@@ -370,8 +387,8 @@ pub(crate) struct Settings {
     pub(crate) local: Name,
     /// How to reach the node.
     pub(crate) node: node_option::NodeOption,
-    /// The shared secret.
-    pub(crate) secret: Secret,
+    /// Who we are, and whom we believe.
+    pub(crate) identity: identity::Source,
     /// Whether a session that we create is encrypted.
     pub(crate) mls: bool,
     /// Of a session that we create.
@@ -396,24 +413,24 @@ where
     T: Into<std::ffi::OsString> + Clone,
 {
     let matches = Cli::command().try_get_matches_from(arguments)?;
-    let from_variable = |option| {
+    let from_variable = |option: &str| {
         matches.subcommand().is_some_and(|(_, matches)| {
             matches.try_contains_id(option).is_ok()
                 && matches.value_source(option) == Some(ValueSource::EnvVariable)
         })
     };
     let invites_from_variable = from_variable("invites");
-    let metadata_from_variable = from_variable("metadata");
     match Cli::from_arg_matches(&matches)?.command {
         Command::Group(args) => {
             let role = group_role(args.remote, &args.invites, invites_from_variable)
                 .map_err(|problem| usage("group", problem))?;
-            settings("group", role, args.common, metadata_from_variable)
+            settings("group", role, args.common, from_variable)
         }
         Command::P2p(args) => {
             let role = p2p_role(&args).map_err(|problem| usage("p2p", problem))?;
-            settings("p2p", role, args.common, metadata_from_variable)
+            settings("p2p", role, args.common, from_variable)
         }
+        Command::Identity(command) => Ok(Asked::Identity(command)),
         Command::Bench(command) => {
             let subcommand = command.name();
             let settings =
@@ -482,21 +499,21 @@ fn settings(
     subcommand: &str,
     role: Role,
     common: Common,
-    metadata_from_variable: bool,
+    from_variable: impl Fn(&str) -> bool,
 ) -> Result<Asked, clap::Error> {
-    let template = common.message.template(metadata_from_variable);
+    let template = common.message.template(from_variable("metadata"));
     let template = template.map_err(|problem| usage(subcommand, problem))?;
-    let secret = common.identity.secret().map_err(|problem| usage(subcommand, problem))?;
-    let secret = secret.ok_or_else(|| {
-        usage(subcommand, "no identity: give --shared-secret or SLIM_SHARED_SECRET")
-    })?;
+    let identity = common
+        .identity
+        .source(from_variable("shared_secret"))
+        .map_err(|problem| usage(subcommand, problem))?;
     let node = common.node.tls.added_to(common.node.slim);
     let node = node.map_err(|problem| usage(subcommand, problem))?;
     Ok(Asked::Conversation(Box::new(Settings {
         role,
         local: common.local,
         node,
-        secret,
+        identity,
         mls: common.session.enable_mls,
         timers: common.session.timers(),
         template,
@@ -545,7 +562,7 @@ mod tests {
     fn check(line: &str) -> Settings {
         match parse(with_secret(line)).unwrap() {
             Asked::Conversation(settings) => *settings,
-            Asked::Bench(settings) => panic!("{settings:?}"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -680,7 +697,8 @@ mod tests {
             ("group --local a/b/c --metadata PUBLISH_TO=x", "the protocol's own"),
             ("p2p --local a/b/c --payload-type=", "--payload-type"),
             ("group --local a/b/c --log loud", "--log"),
-            ("group --local a/b/c --jwt token", "unexpected argument '--jwt'"),
+            ("group --local a/b/c --jwt token", "more than one identity"),
+            ("group --local a/b/c --enable-opentelemetry", "unexpected argument"),
             ("group --local a/b/c --slim {", "--slim"),
             ("p2p --local a/b/c --message hey", "--message needs --remote"),
             ("p2p --local a/b/c --remote a/b/d --iterations 3", "--message"),

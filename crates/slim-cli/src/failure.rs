@@ -41,9 +41,14 @@ pub(crate) enum Failure {
         /// In the node's words.
         reason: String,
     },
-    /// Everybody who was asked has another secret.
-    #[error("secrets differ: {0} cannot verify us")]
-    RefusedByPeers(String),
+    /// We and everybody who was asked do not verify with each other.
+    #[error("{reason}: no session with {names}")]
+    RefusedByPeers {
+        /// Who was asked.
+        names: String,
+        /// Which check failed.
+        reason: String,
+    },
     /// Not one of the invited joined.
     #[error("nobody joined of {0}")]
     NobodyJoined(String),
@@ -132,7 +137,7 @@ impl Failure {
             | Self::Other { .. } => 1,
             Self::Usage(error) => u8::try_from(error.exit_code()).unwrap_or(2),
             Self::NodeUnreachable { .. } | Self::NodeInsecure { .. } => 3,
-            Self::RefusedByNode { .. } | Self::RefusedByPeers(_) => 4,
+            Self::RefusedByNode { .. } | Self::RefusedByPeers { .. } => 4,
             Self::NobodyJoined(_)
             | Self::NoAnswer { .. }
             | Self::LeftWithoutAnswer { .. }
@@ -147,7 +152,7 @@ impl Failure {
             Self::Usage(_) => "usage",
             Self::NodeUnreachable { .. } => "node_unreachable",
             Self::NodeInsecure { .. } => "node_insecure",
-            Self::RefusedByNode { .. } | Self::RefusedByPeers(_) => "identity_refused",
+            Self::RefusedByNode { .. } | Self::RefusedByPeers { .. } => "identity_refused",
             Self::NobodyJoined(_) => "nobody_joined",
             Self::NoAnswer { .. } | Self::LeftWithoutAnswer { .. } => "no_answer",
             Self::NotJoined { .. } => "not_joined",

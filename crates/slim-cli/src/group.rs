@@ -14,6 +14,8 @@ pub(crate) struct Invitations {
     open: usize,
     joined: usize,
     mismatched: usize,
+    /// What the first of them said.
+    mismatch: Option<String>,
 }
 
 impl Invitations {
@@ -31,7 +33,10 @@ impl Invitations {
         self.open -= 1;
         match outcome {
             Ok(_) => self.joined += 1,
-            Err(InviteError::IdentityMismatch { .. }) => self.mismatched += 1,
+            Err(InviteError::IdentityMismatch { reason, .. }) => {
+                self.mismatched += 1;
+                self.mismatch.get_or_insert_with(|| reason.clone());
+            }
             Err(_) => {}
         }
     }
@@ -47,7 +52,8 @@ impl Invitations {
         if self.open > 0 || self.joined > 0 || self.names.is_empty() {
             None
         } else if self.mismatched == self.names.len() {
-            Some(Failure::RefusedByPeers(self.names.join(", ")))
+            let reason = self.mismatch.clone().unwrap_or_default();
+            Some(Failure::RefusedByPeers { names: self.names.join(", "), reason })
         } else if is_terminal {
             None
         } else {
@@ -63,10 +69,9 @@ pub(crate) fn outcome<T>(result: &Result<T, InviteError>) -> (InviteOutcome, Str
         Err(InviteError::NoAnswer { after, .. }) => {
             (InviteOutcome::NoAnswer, format!("no answer after {} s", after.as_secs_f32()))
         }
-        Err(InviteError::IdentityMismatch { .. }) => {
-            (InviteOutcome::Refused, "secrets differ".to_owned())
+        Err(InviteError::IdentityMismatch { reason, .. } | InviteError::Refused { reason, .. }) => {
+            (InviteOutcome::Refused, reason.clone())
         }
-        Err(InviteError::Refused { reason, .. }) => (InviteOutcome::Refused, reason.clone()),
         Err(error) => (InviteOutcome::Refused, error.to_string()),
     }
 }
@@ -86,7 +91,7 @@ mod tests {
     }
 
     fn mismatch() -> Outcome {
-        Err(InviteError::IdentityMismatch { name: name() })
+        Err(InviteError::IdentityMismatch { name: name(), reason: "secrets differ".to_owned() })
     }
 
     fn no_answer() -> Outcome {

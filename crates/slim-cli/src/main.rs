@@ -9,6 +9,7 @@ mod bench;
 mod conversation;
 mod failure;
 mod group;
+mod identity;
 mod input;
 mod node_option;
 mod output;
@@ -25,6 +26,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use slim_client::{Client, ConnectError};
+use slim_identity::{Credentials, IssuerError, LoadError};
 use tokio::runtime::Builder;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
     match args::parse(std::env::args_os()) {
         Ok(Asked::Conversation(settings)) => end(talk(&settings)),
         Ok(Asked::Bench(settings)) => end(measure(&settings)),
+        Ok(Asked::Identity(command)) => end(identity::run(&command)),
         Err(error) => end(Err(Failure::Usage(Box::new(error)))),
     }
 }
@@ -142,11 +145,17 @@ async fn connect(
     stop: &Stop,
 ) -> Result<Option<Client>, Failure> {
     let path = &[subcommand(&settings.role)];
-    let builder = Client::builder(settings.local.clone())
-        .shared_secret(settings.secret.expose())
-        .map_err(|error| usage(path, &error))?
-        .connect_timeout(settings.connect_timeout)
-        .tls(settings.node.tls.clone());
+    let builder = Client::builder(settings.local.clone());
+    let builder = match &settings.identity {
+        identity::Source::Secret(secret) => {
+            builder.shared_secret(secret.expose()).map_err(|error| usage(path, &error))?
+        }
+        identity::Source::Files(sources) => {
+            let credentials = Credentials::load(sources).await.map_err(unloaded(path))?;
+            builder.identity(credentials.clone(), credentials)
+        }
+    };
+    let builder = builder.connect_timeout(settings.connect_timeout).tls(settings.node.tls.clone());
     let endpoint = &settings.node.endpoint;
     let since = Instant::now();
     let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
@@ -170,6 +179,19 @@ async fn connect(
     let client = connected.map_err(|error| connect_failure(path, error))?;
     output.emit(&Event::Connected { node: client.node().to_owned(), name: client.name().clone() });
     Ok(Some(client))
+}
+
+/// A file that is no good is a wrong option; an issuer that does not answer is not.
+fn unloaded(path: &[&str]) -> impl Fn(LoadError) -> Failure {
+    move |error| match error {
+        LoadError::Issuer(IssuerError::Url { .. })
+        | LoadError::File(_)
+        | LoadError::Content { .. }
+        | LoadError::OwnTokens => usage(path, &error),
+        LoadError::Issuer(error) => {
+            Failure::Other { code: "issuer_unreachable", message: error.to_string() }
+        }
+    }
 }
 
 /// Why there is no link. `path` is the subcommand.

@@ -139,8 +139,8 @@ pub(crate) fn call_failure(peer: &Name, error: CreateError) -> Failure {
         CreateError::Invite(InviteError::NoAnswer { after, .. }) => {
             Failure::NoAnswer { peer: peer.clone(), within: after }
         }
-        CreateError::Invite(InviteError::IdentityMismatch { .. }) => {
-            Failure::RefusedByPeers(peer.to_string())
+        CreateError::Invite(InviteError::IdentityMismatch { reason, .. }) => {
+            Failure::RefusedByPeers { names: peer.to_string(), reason }
         }
         CreateError::Invite(InviteError::Refused { reason, .. }) => {
             Failure::Other { code: "refused", message: format!("{peer} cannot join: {reason}") }

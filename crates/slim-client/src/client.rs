@@ -137,11 +137,13 @@ pub enum ClientEvent {
     },
     /// The link is back, and so is everything that the node has to know.
     Reconnected,
-    /// What this peer sends does not verify with our identity: the secrets differ.
-    /// Told once per peer, otherwise ignored.
+    /// What this peer sends does not verify with our identity. Told once per peer,
+    /// otherwise ignored.
     IdentityMismatch {
         /// As it calls itself.
         peer: Name,
+        /// Which check failed.
+        reason: String,
     },
     /// The node does not want us back: every session is over.
     Closed {

@@ -311,8 +311,8 @@ impl Driver {
             Output::Done(request, done) => self.answer(request, done),
             Output::Session(info) => self.offer(info),
             Output::Event(id, event) => self.deliver(id, event),
-            Output::IdentityMismatch(peer) => {
-                self.events.send(ClientEvent::IdentityMismatch { peer }).ok();
+            Output::IdentityMismatch(peer, reason) => {
+                self.events.send(ClientEvent::IdentityMismatch { peer, reason }).ok();
             }
         }
     }

@@ -14,6 +14,9 @@ pub const PAYLOAD_SIGNATURE: &str = "slim-payload-sig";
 /// Metadata key: the verified subject of the sender. Set by a receiver for its
 /// application only, and removed from whatever arrives.
 pub const PEER_SUBJECT: &str = "slim-peer-subject";
+/// Metadata key of a GROUP_NACK: why an invitation is refused, in words. Not known to
+/// other implementations.
+pub const REFUSAL: &str = "slim-refusal";
 /// Metadata key: a message for one member of a group, outside the order.
 pub const PUBLISH_TO: &str = "PUBLISH_TO";
 /// Metadata key: this leave request is the sender's own wish.
@@ -31,8 +34,16 @@ pub const TRUE: &str = "TRUE";
 /// Whether an application's metadata cannot have this key, because the session
 /// layer would read it. The trace context is the application's to set.
 pub fn is_reserved(key: &str) -> bool {
-    [PAYLOAD_SIGNATURE, PEER_SUBJECT, PUBLISH_TO, LEAVING_SESSION, LEAVE_REPLY_SENT, DELETE_GROUP]
-        .contains(&key)
+    [
+        PAYLOAD_SIGNATURE,
+        PEER_SUBJECT,
+        PUBLISH_TO,
+        LEAVING_SESSION,
+        LEAVE_REPLY_SENT,
+        DELETE_GROUP,
+        REFUSAL,
+    ]
+    .contains(&key)
 }
 
 /// What a link's header MAC is computed over. Little-endian throughout;

@@ -223,8 +223,8 @@ pub enum Output {
     Session(SessionInfo),
     /// Something happened in a session. Nothing follows a `Closed`.
     Event(SessionId, SessionEvent),
-    /// What this peer sends does not verify with our identity. Told once per peer.
-    IdentityMismatch(Name),
+    /// What this peer sends does not verify with our identity, and why. Told once per peer.
+    IdentityMismatch(Name, String),
 }
 
 /// The outcome of a [`Command`].
@@ -441,10 +441,12 @@ pub enum InviteError {
         after: Duration,
     },
     /// Ours and theirs do not verify with each other.
-    #[error("{name} has another identity: the secrets differ")]
+    #[error("{name} and we do not verify with each other: {reason}")]
     IdentityMismatch {
         /// As it was given.
         name: Name,
+        /// What is wrong, and with whose identity.
+        reason: String,
     },
     /// It answered, but cannot be a member.
     #[error("{name} cannot join: {reason}")]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use slim_auth::{Identity, Verifier, VerifyError};
+use slim_auth::{Identity, Verifier};
 use slim_proto::{
     Body, Command as Wire, Header, JoinRequest, Message, MessageType, Name, NameId, Publish,
     RouteName, SessionId, SessionType, UNICAST, canonical,
@@ -17,7 +17,7 @@ use crate::api::{
     Command, CreateError, Done, EndpointConfig, Input, Now, Output, RequestId, Role, SessionConfig,
     SessionInfo, Timers,
 };
-use crate::gate::{Authentic, Memory, Refusal, authenticate};
+use crate::gate::{Authentic, Memory, Refusal, authenticate, in_words};
 use crate::outbox::{Context, Outbox};
 use crate::session::{Session, Setup, refuse};
 use crate::subscriptions::{Outcome, Owner, Subscriptions};
@@ -180,7 +180,7 @@ impl Endpoint {
         self.on_deadlines(now);
         let mut outputs = self.shared.out.take();
         outputs.retain(|output| match output {
-            Output::IdentityMismatch(peer) => {
+            Output::IdentityMismatch(peer, _) => {
                 self.mismatches.len() < MAX_MISMATCHES && self.mismatches.insert(peer.route())
             }
             _ => true,
@@ -420,16 +420,27 @@ impl Endpoint {
             Ok(message) => Some(message),
             Err(refusal) => {
                 debug!(%source, %refusal, "invitation refused");
-                if refusal == Refusal::Token(VerifyError::BadMac) {
+                if let Refusal::Token(error) = refusal {
                     // Said to both sides: our application, and the moderator, for
                     // whom a nack under our identity is as unreadable as its
                     // request is for us.
                     if self.next_nack_at <= now.at {
                         self.next_nack_at = now.at + NACK_INTERVAL;
-                        let local = self.local.clone();
-                        self.reply(now, kind, id, message_id, local, &source, Wire::GroupNack);
+                        let nack = Publish {
+                            header: Header::new(self.local.clone(), source.clone(), UNICAST),
+                            session_type: kind,
+                            session_id: id,
+                            message_id,
+                            body: Body::Command(Wire::GroupNack),
+                            metadata: BTreeMap::from([(
+                                canonical::REFUSAL.to_owned(),
+                                error.to_string(),
+                            )]),
+                        };
+                        self.send(now, nack);
                     }
-                    self.shared.out.push(Output::IdentityMismatch(source));
+                    let reason = in_words(&error);
+                    self.shared.out.push(Output::IdentityMismatch(source, reason));
                 }
                 None
             }
@@ -455,6 +466,10 @@ impl Endpoint {
             body: Body::Command(command),
             metadata: BTreeMap::new(),
         };
+        self.send(now, publish);
+    }
+
+    fn send(&mut self, now: Now, publish: Publish) {
         let Shared { out, voice, rng, .. } = &mut self.shared;
         if let Some(message) = voice.finish(publish, now, rng) {
             out.send(message);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use slim_auth::{Claims, Verifier, VerifyError};
+use slim_auth::{Claims, Shown, Verifier, VerifyError};
 use slim_proto::Body;
 use slim_proto::{Command, MessageType, Name, NameId, Publish, RouteName, SessionId, canonical};
 
@@ -43,6 +43,26 @@ pub(crate) enum Refusal {
     #[error("the payload signature does not verify")]
     PayloadSignature,
 }
+
+/// Why we do not believe somebody.
+pub(crate) fn in_words(error: &VerifyError) -> String {
+    match error {
+        VerifyError::BadMac => "secrets differ".to_owned(),
+        error => error.to_string(),
+    }
+}
+
+/// Why somebody does not believe us, as its own words in an authentic GROUP_NACK say.
+pub(crate) fn refusal_of_us(nack: &Authentic) -> String {
+    let words = nack.metadata.get(canonical::REFUSAL);
+    words.map_or_else(
+        || "it does not verify us".to_owned(),
+        |words| format!("it does not verify us: {}", Shown::up_to(MAX_WORDS, words)),
+    )
+}
+
+/// So many characters of a reason are passed on.
+const MAX_WORDS: usize = 400;
 
 /// Checks, cheapest first: token, source name, header signature, payload
 /// signature. All are required, with and without MLS; the reference's strictest

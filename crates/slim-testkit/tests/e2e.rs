@@ -211,9 +211,18 @@ async fn another_secret_is_told_to_both_sides() {
     let session = moderator.create_group(channel, config(true)).await.unwrap();
     let name = stranger.name().without_id();
     let outcome = within("the refusal", session.invite(&name)).await;
-    assert_eq!(outcome, Err(InviteError::IdentityMismatch { name }));
+    assert_eq!(
+        outcome,
+        Err(InviteError::IdentityMismatch { name, reason: "secrets differ".to_owned() })
+    );
     let event = within("the news", events.next()).await;
-    assert_eq!(event, Some(ClientEvent::IdentityMismatch { peer: moderator.name().clone() }));
+    assert_eq!(
+        event,
+        Some(ClientEvent::IdentityMismatch {
+            peer: moderator.name().clone(),
+            reason: "secrets differ".to_owned(),
+        })
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

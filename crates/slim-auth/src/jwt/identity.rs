@@ -5,15 +5,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use rand::Rng;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
-use super::{
-    key::{JwtKey, JwtKeyError, JwtSigningKey},
-    token::unsigned,
-};
+use super::key::{JwtKey, JwtKeyError, JwtSigningKey};
 use crate::{
     did::did_key,
     identity::{Identity, TokenError},
@@ -83,11 +79,15 @@ impl JwtIdentity {
     /// # Errors
     ///
     /// [`JwtIdentityError`], also if the PEM text holds no Ed25519 private key.
-    pub fn did(pem: &str) -> Result<Self, JwtIdentityError> {
+    pub fn did(pem: &str, audience: Vec<String>) -> Result<Self, JwtIdentityError> {
         let signer = JwtSigningKey::from_pem(super::Algorithm::EdDsa, pem)?;
         let public = signer.verifying_key().ed25519();
         let did = did_key(&public.ok_or(JwtIdentityError::NoSubject)?);
-        let config = JwtIdentityConfig { issuer: Some(did.clone()), ..JwtIdentityConfig::new(did) };
+        let config = JwtIdentityConfig {
+            issuer: Some(did.clone()),
+            audience,
+            ..JwtIdentityConfig::new(did)
+        };
         Self::new(signer, config)
     }
 
@@ -110,8 +110,6 @@ impl JwtIdentity {
     fn make(&self, now: u64) -> Result<String, TokenError> {
         let config = &self.config;
         let signer = self.signer();
-        let header =
-            json!({ "typ": "JWT", "alg": signer.algorithm().as_str(), "kid": config.subject });
         let mut claims = Map::new();
         let mut claim = |name: &str, value: Value| drop(claims.insert(name.to_owned(), value));
         if let Some(issuer) = &config.issuer {
@@ -125,13 +123,9 @@ impl JwtIdentity {
         claim("iat", json!(now));
         claim("nbf", json!(now));
         claim("pubkey", json!(self.key.public_key().to_base64()));
-        let mut token = unsigned(&header, &claims);
-        let signature = signer
-            .sign(token.as_bytes())
-            .map_err(|error| TokenError::Unavailable(error.to_string()))?;
-        token.push('.');
-        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
-        Ok(token)
+        signer
+            .sign_claims(&config.subject, &claims)
+            .map_err(|error| TokenError::Unavailable(error.to_string()))
     }
 }
 

@@ -2,10 +2,7 @@
 
 use std::fmt;
 
-use base64::{
-    Engine as _,
-    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
-};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use p256::pkcs8::{DecodePrivateKey as _, ObjectIdentifier, spki::SubjectPublicKeyInfoRef};
 use ring::{
     hmac,
@@ -19,12 +16,16 @@ use ring::{
 };
 use rustls_pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer, pem::PemObject as _};
 use serde::Deserialize;
+use serde_json::{Map, Value, json};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::algorithm::{Algorithm, Family};
+use super::{
+    algorithm::{Algorithm, Family},
+    token::unsigned,
+};
 use crate::{
-    key::{BadSignature, SignError},
+    key::{BadSignature, SignError, private_pem},
     shown::Shown,
 };
 
@@ -68,6 +69,10 @@ impl JwtSigningKey {
         let der = PrivateKeyDer::from_pem_slice(pem.as_bytes())
             .map_err(|_| JwtKeyError::NoSection("PRIVATE KEY"))?;
         let not = || JwtKeyError::Kind { algorithm, needed: family.to_string() };
+        let rejected = |reason: ring::error::KeyRejected| match reason.to_string() {
+            reason if reason == "WrongAlgorithm" => not(),
+            reason => JwtKeyError::Rejected(reason),
+        };
         let signer = match (family, &der) {
             (Family::P256, PrivateKeyDer::Pkcs8(der)) => p256_signer(
                 &p256::SecretKey::from_pkcs8_der(der.secret_pkcs8_der()).map_err(|_| not())?,
@@ -96,6 +101,19 @@ impl JwtSigningKey {
         Ok(Self { algorithm, signer })
     }
 
+    /// Reads a private key in PEM of whatever kind, and signs in the usual way of its
+    /// kind: ES256, ES384, EdDSA, or RS256.
+    ///
+    /// # Errors
+    ///
+    /// [`JwtKeyError`], which never shows any of the text.
+    pub fn from_any_pem(pem: &str) -> Result<Self, JwtKeyError> {
+        let usual = [Algorithm::Es256, Algorithm::Es384, Algorithm::EdDsa, Algorithm::Rs256];
+        let mut keys = usual.into_iter().map(|algorithm| Self::from_pem(algorithm, pem));
+        let last = keys.next_back();
+        keys.find_map(Result::ok).map_or_else(|| last.expect("there are four"), Ok)
+    }
+
     /// How it signs.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
@@ -113,6 +131,24 @@ impl JwtSigningKey {
             Signer::Ed(pair) => Material::Raw(pair.public_key().as_ref().into()),
         };
         JwtKey { algorithm: self.algorithm, material, id: None, domain: None }
+    }
+
+    /// A token that says this, as an issuer makes them, with `key_id` in its header.
+    ///
+    /// # Errors
+    ///
+    /// [`SignError`] if the operating system gives no random numbers.
+    pub fn sign_claims(
+        &self,
+        key_id: &str,
+        claims: &Map<String, Value>,
+    ) -> Result<String, SignError> {
+        let header = json!({ "typ": "JWT", "alg": self.algorithm.as_str(), "kid": key_id });
+        let mut token = unsigned(&header, claims);
+        let signature = self.sign(token.as_bytes())?;
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        Ok(token)
     }
 
     pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
@@ -424,11 +460,7 @@ pub(crate) fn new_ed25519_pem() -> Result<Zeroizing<String>, SignError> {
     let seed: [u8; 32] =
         ring::rand::generate(&SystemRandom::new()).map_err(|_| SignError)?.expose();
     der.extend_from_slice(&*Zeroizing::new(seed));
-    let body = Zeroizing::new(STANDARD.encode(&der));
-    Ok(Zeroizing::new(format!(
-        "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
-        &*body
-    )))
+    Ok(private_pem(&der))
 }
 
 fn secret(text: &str) -> Result<Zeroizing<Vec<u8>>, JwtKeyError> {

@@ -4,7 +4,11 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::{identity::VerifyError, key::PublicKey, shown::Shown};
+use crate::{
+    identity::{A_JWT, A_SECRETS, VerifyError},
+    key::PublicKey,
+    shown::Shown,
+};
 
 /// No token is longer, in bytes. It travels in the header of every message.
 pub(super) const MAX_TOKEN: usize = 16 * 1024;
@@ -31,6 +35,9 @@ impl<'a> Parts<'a> {
     pub(super) fn read(token: &'a str) -> Result<Self, VerifyError> {
         if token.len() > MAX_TOKEN {
             return Err(VerifyError::Malformed("length"));
+        }
+        if token.split(':').count() == 5 && !token.contains('.') {
+            return Err(VerifyError::OtherKind { found: A_SECRETS, expected: A_JWT });
         }
         let (signed, signature) = token.rsplit_once('.').ok_or(VerifyError::Malformed("parts"))?;
         let (header, claims) = signed.split_once('.').ok_or(VerifyError::Malformed("parts"))?;

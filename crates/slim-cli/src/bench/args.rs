@@ -8,7 +8,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::stamp::Stamp;
 use crate::args::{
-    IdentityArgs, NodeArgs, Secret, SessionArgs, parse_local, parse_name, parse_timeout,
+    NodeArgs, Secret, SecretArgs, SessionArgs, parse_local, parse_name, parse_timeout,
 };
 use crate::node_option::NodeOption;
 
@@ -106,7 +106,7 @@ pub(crate) struct ChannelArgs {
     load: LoadArgs,
 
     #[command(flatten)]
-    identity: IdentityArgs,
+    identity: SecretArgs,
 
     #[command(flatten)]
     session: SessionArgs,
@@ -135,7 +135,7 @@ pub(crate) struct RequestArgs {
     load: LoadArgs,
 
     #[command(flatten)]
-    identity: IdentityArgs,
+    identity: SecretArgs,
 
     #[command(flatten)]
     session: SessionArgs,

@@ -304,8 +304,8 @@ impl<'a> Conversation<'a> {
                 let reason = "the node answers again".to_owned();
                 self.output.emit(&Event::Reconnected { node, reason });
             }
-            ClientEvent::IdentityMismatch { peer } => {
-                let message = format!("secrets differ: what {} sends is ignored", peer.readable());
+            ClientEvent::IdentityMismatch { peer, reason } => {
+                let message = format!("{reason}: what {} sends is ignored", peer.readable());
                 self.error(None, "identity_mismatch", message);
             }
             ClientEvent::Closed { reason } => self.fail(Failure::RefusedByNode { node, reason }),

@@ -4,6 +4,7 @@
 
 mod bench;
 mod group;
+mod identity;
 mod input;
 mod node;
 mod p2p;

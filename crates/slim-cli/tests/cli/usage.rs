@@ -91,9 +91,14 @@ fn identity_is_required_and_its_length_is_checked() {
 }
 
 #[test]
-fn other_identities_are_not_offered() {
-    for option in ["--jwt", "--spire-trust-bundle", "--audience"] {
-        refused(&format!("group --local a/b/c {option} x"), "unexpected argument");
+fn one_identity_is_enough() {
+    for (option, expected) in [
+        ("--jwt", "more than one identity"),
+        ("--identity", "more than one identity"),
+        ("--trust", "--trust needs --identity or --jwt"),
+        ("--audience", "--audience needs --identity or --jwt"),
+    ] {
+        refused(&format!("group --local a/b/c {option} x"), expected);
     }
     refused("group --local a/b/c --enable-opentelemetry", "unexpected argument");
 }

@@ -17,7 +17,7 @@ use crate::api::{
     CloseReason, Command, Done, InviteError, PresenceError, PublishError, RemoveError, RequestId,
 };
 use crate::exchange::Due;
-use crate::gate::{Authentic, Memory, Refusal, authenticate};
+use crate::gate::{Authentic, Memory, Refusal, authenticate, in_words, refusal_of_us};
 use crate::outbox::Context;
 use crate::role::{Moderator, Participant, Purpose};
 
@@ -185,12 +185,11 @@ impl Session {
             Ok(message) => message,
             Err(refusal) => {
                 debug!(%source, %refusal, "command refused");
-                if let (
-                    Role::Moderator(moderator),
-                    Refusal::Token(slim_auth::VerifyError::BadMac),
-                ) = (&mut self.role, &refusal)
+                if let (Role::Moderator(moderator), Refusal::Token(error)) =
+                    (&mut self.role, &refusal)
                 {
-                    moderator.on_identity_mismatch(&mut self.core, message_id, &source);
+                    let reason = in_words(error);
+                    moderator.on_identity_mismatch(&mut self.core, message_id, &source, reason);
                 }
                 return;
             }
@@ -294,7 +293,7 @@ impl Session {
             (Wire::GroupNack, Role::Moderator(moderator)) => {
                 // Ours say in this way that they cannot verify us.
                 let (id, source) = (message.message_id, message.source.clone());
-                moderator.on_identity_mismatch(core, id, &source);
+                moderator.on_identity_mismatch(core, id, &source, refusal_of_us(&message));
             }
 
             (Wire::GroupNack, Role::Participant(participant)) => {

@@ -142,7 +142,7 @@ impl World {
                 }
                 Output::Session(info) => seen.invited.push(info),
                 Output::Event(session, event) => seen.events.push((session, event)),
-                Output::IdentityMismatch(peer) => seen.mismatches.push(peer),
+                Output::IdentityMismatch(peer, _) => seen.mismatches.push(peer),
             }
         }
     }

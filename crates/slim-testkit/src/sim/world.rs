@@ -520,7 +520,7 @@ impl World {
                 self.opened(id, info, Role::Participant)?;
             }
             Output::Event(session, event) => self.on_event(id, session, event)?,
-            Output::IdentityMismatch(peer) => {
+            Output::IdentityMismatch(peer, _) => {
                 return Err(format!("{} does not verify", self.call(&peer)));
             }
         }

@@ -77,7 +77,7 @@ impl Moderator {
         let pace = if is_member { DOUBT_PACE } else { core.control_pace() };
         core.request(cx, Purpose::Discover(task), request, pace, missing);
         let (waiting, stage) = (vec![waiting], Stage::Discovering);
-        let invite = Invite { name, waiting, stage, mismatch: false };
+        let invite = Invite { name, waiting, stage, mismatch: None };
         self.invites.insert(task, invite);
     }
 
@@ -217,13 +217,19 @@ impl Moderator {
     /// An invited application says that it cannot verify us, or we cannot verify
     /// what it says: the identities differ. Nothing shows who says so; if it is not
     /// the one that is meant, a further request reaches that one.
-    pub(crate) fn on_identity_mismatch(&mut self, core: &mut Core, message_id: u32, source: &Name) {
+    pub(crate) fn on_identity_mismatch(
+        &mut self,
+        core: &mut Core,
+        message_id: u32,
+        source: &Name,
+        reason: String,
+    ) {
         let Some(Purpose::Discover(task)) = core.exchanges.purpose_of(message_id).copied() else {
             return;
         };
         let Some(invite) = self.invites.get_mut(&task) else { return };
         if invite.name.same_app(source) {
-            invite.mismatch = true;
+            invite.mismatch = Some(reason);
             core.exchanges.hasten(message_id, MISMATCH_RETRIES);
         }
     }

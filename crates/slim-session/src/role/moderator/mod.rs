@@ -97,7 +97,7 @@ struct Invite {
     waiting: Vec<Waiting>,
     stage: Stage,
     /// Somebody of this name has answered with another identity than ours.
-    mismatch: bool,
+    mismatch: Option<String>,
 }
 
 /// Who wants to know what becomes of an invitation.
@@ -285,8 +285,10 @@ impl Moderator {
                     Stage::Admitting { peer, .. } => Some(peer.clone()),
                     _ => None,
                 };
-                let error = match invite.stage {
-                    Stage::Discovering if invite.mismatch => InviteError::IdentityMismatch { name },
+                let error = match (&invite.stage, &invite.mismatch) {
+                    (Stage::Discovering, Some(reason)) => {
+                        InviteError::IdentityMismatch { name, reason: reason.clone() }
+                    }
                     _ => InviteError::NoAnswer { name, after: core.control_limit() },
                 };
                 self.fail_invite(core, cx, task, &error);

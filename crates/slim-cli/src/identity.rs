@@ -1,0 +1,300 @@
+//! Who we are: the options that say so, and the commands that make what they name.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use slim_auth::{
+    Algorithm, Identity as _, JwtIdentity, JwtIdentityConfig, SigningKey, TrustList, new_did_pem,
+    parse_did_key,
+};
+use slim_identity::{Issuer, Sources, Speaker, Trust};
+
+use crate::args::{Secret, SecretArgs};
+use crate::failure::Failure;
+
+/// Who we are, and whom we believe.
+#[derive(Debug, Args)]
+pub(crate) struct IdentityArgs {
+    #[command(flatten)]
+    secret: SecretArgs,
+
+    /// Identity: a private key in PEM, as `slim identity new` makes it. With --subject it
+    /// signs tokens for that subject; without, it has to be an Ed25519 key, and is the
+    /// subject itself (did:key). Needs --trust or --jwks.
+    #[arg(long, env = "SLIM_IDENTITY", value_name = "FILE")]
+    identity: Option<PathBuf>,
+
+    /// For whom --identity signs tokens.
+    #[arg(long, env = "SLIM_SUBJECT", value_name = "TEXT", requires = "identity")]
+    subject: Option<String>,
+
+    /// How --identity signs tokens [default: ES256, ES384, EdDSA or RS256, as the key is].
+    #[arg(long, env = "SLIM_ALGORITHM", value_name = "ALG", requires = "subject")]
+    algorithm: Option<Algorithm>,
+
+    /// Seconds that a token of --identity lasts [default: 3600].
+    #[arg(
+        long,
+        env = "SLIM_TOKEN_DURATION",
+        value_name = "SECONDS",
+        requires = "subject",
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    token_duration: Option<u64>,
+
+    /// Identity: a file with a token that somebody else issued. Needs --jwt-key.
+    #[arg(long, env = "SLIM_JWT", value_name = "FILE")]
+    jwt: Option<PathBuf>,
+
+    /// The P-256 private key in PEM whose public half is the claim "pubkey" of --jwt, as
+    /// `slim identity show` prints it.
+    #[arg(long, env = "SLIM_JWT_KEY", value_name = "FILE", requires = "jwt")]
+    jwt_key: Option<PathBuf>,
+
+    /// Whom to believe: the list that `slim identity trust` writes, or another JWKS with
+    /// one key for each peer, which speaks for nobody else.
+    #[arg(long, env = "SLIM_TRUST", value_name = "FILE")]
+    trust: Option<PathBuf>,
+
+    /// Whom to believe: a JWKS whose keys speak for anybody.
+    #[arg(long, env = "SLIM_JWKS", value_name = "FILE")]
+    jwks: Option<PathBuf>,
+
+    /// Whom to believe: a JSON object of trust domain and base64 of its JWKS. Needs
+    /// --audience.
+    #[arg(long, env = "SLIM_SPIRE_TRUST_BUNDLE", value_name = "FILE", requires = "audience")]
+    spire_trust_bundle: Option<PathBuf>,
+
+    /// Whom to believe: the OpenID Connect issuer with this URL.
+    #[arg(long, env = "SLIM_OIDC_ISSUER", value_name = "URL")]
+    oidc_issuer: Option<String>,
+
+    /// For whom tokens have to be; may repeat. Tokens of --identity name it too.
+    #[arg(long, env = "SLIM_AUDIENCE", value_name = "TEXT")]
+    audience: Vec<String>,
+}
+
+/// Where our identity comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Source {
+    /// From a secret that all share.
+    Secret(Secret),
+    /// From files, and those we believe from a file or an issuer.
+    Files(Box<Sources>),
+}
+
+impl IdentityArgs {
+    /// What the options mean. A secret that is a variable is what is left if no option
+    /// says otherwise.
+    ///
+    /// # Errors
+    /// If they say nothing, too much, or half.
+    pub(crate) fn source(mut self, secret_is_variable: bool) -> Result<Source, String> {
+        let is_other = self.identity.is_some() || self.jwt.is_some();
+        let secret = self.secret.take();
+        let secret = secret.filter(|_| !(secret_is_variable && is_other));
+        let speaker = match (secret, self.identity.take(), self.jwt.take()) {
+            (Some(secret), None, None) => {
+                if let Some(option) = self.trusted_by() {
+                    return Err(format!(
+                        "{option} needs --identity or --jwt: a secret verifies by itself"
+                    ));
+                }
+                return secret.checked().map(Source::Secret);
+            }
+            (None, Some(key), None) => match self.subject.take() {
+                None => Speaker::Did { key },
+                Some(subject) => {
+                    let mut config = JwtIdentityConfig::new(subject);
+                    // Those who verify with a set of keys want to know the issuer.
+                    config.issuer = Some(config.subject.clone());
+                    config.duration = self.token_duration.unwrap_or(config.duration);
+                    Speaker::Signer { key, algorithm: self.algorithm, config }
+                }
+            },
+            (None, None, Some(token)) => {
+                let key = self.jwt_key.take().ok_or(
+                    "--jwt needs --jwt-key: without the key to the token nothing can be signed",
+                )?;
+                Speaker::Token { token, key }
+            }
+            (None, None, None) => {
+                return Err("no identity: give --shared-secret or SLIM_SHARED_SECRET, \
+                            --identity, or --jwt"
+                    .to_owned());
+            }
+            _ => {
+                return Err("more than one identity: --shared-secret, --identity and --jwt \
+                            exclude each other"
+                    .to_owned());
+            }
+        };
+        let audience = std::mem::take(&mut self.audience);
+        let trust = match (
+            self.trust.take(),
+            self.jwks.take(),
+            self.spire_trust_bundle.take(),
+            self.oidc_issuer.take(),
+        ) {
+            (Some(file), None, None, None) => Trust::Peers(file),
+            (None, Some(file), None, None) => Trust::Keys(file),
+            (None, None, Some(file), None) => Trust::Bundle(file),
+            (None, None, None, Some(url)) => {
+                Trust::Issuer(Issuer::new(&url).map_err(|error| format!("--oidc-issuer: {error}"))?)
+            }
+            (None, None, None, None) => {
+                return Err("whom to believe? give --trust, --jwks, --spire-trust-bundle or \
+                            --oidc-issuer"
+                    .to_owned());
+            }
+            _ => {
+                return Err("--trust, --jwks, --spire-trust-bundle and --oidc-issuer exclude \
+                            each other"
+                    .to_owned());
+            }
+        };
+        Ok(Source::Files(Box::new(Sources { speaker, trust, audience })))
+    }
+
+    /// The first option that is of no use to a secret.
+    fn trusted_by(&self) -> Option<&'static str> {
+        [
+            ("--trust", self.trust.is_some()),
+            ("--jwks", self.jwks.is_some()),
+            ("--spire-trust-bundle", self.spire_trust_bundle.is_some()),
+            ("--oidc-issuer", self.oidc_issuer.is_some()),
+            ("--audience", !self.audience.is_empty()),
+        ]
+        .into_iter()
+        .find_map(|(option, given)| given.then_some(option))
+    }
+}
+
+/// What can be done with identities.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub(crate) enum Command {
+    /// Make an Ed25519 key that is an identity, and print its did:key.
+    New {
+        /// Where the private key goes, readable for its owner alone. Must not be there yet.
+        #[arg(value_name = "KEYFILE")]
+        file: PathBuf,
+        /// Make a P-256 key for --jwt-key instead, and print the claim "pubkey" that the
+        /// issuer of the token has to write.
+        #[arg(long)]
+        for_jwt: bool,
+    },
+    /// Print the did:key of an Ed25519 key or, for a P-256 key, the claim "pubkey" that
+    /// the issuer of its token has to write. Never prints the private key.
+    Show {
+        /// The private key, in PEM.
+        #[arg(value_name = "KEYFILE")]
+        file: PathBuf,
+    },
+    /// Trust keys from now on, and print all that the list trusts.
+    ///
+    /// The list is a JWKS; those who use it notice within seconds.
+    Trust {
+        /// The list; made if it is not there.
+        #[arg(value_name = "LIST")]
+        list: PathBuf,
+        /// Who: a did:key, or a key file. Without, the list is only printed.
+        #[arg(value_name = "WHO")]
+        who: Vec<String>,
+        /// Trust them no longer.
+        #[arg(long, requires = "who")]
+        remove: bool,
+    },
+}
+
+/// Does it.
+///
+/// # Errors
+/// If a file cannot be read or written, or holds something else.
+pub(crate) fn run(command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::New { file, for_jwt } => print_lines(&[new(file, *for_jwt)?]),
+        Command::Show { file } => print_lines(&[show(file)?]),
+        Command::Trust { list, who, remove } => print_lines(&trust(list, who, *remove)?),
+    }
+}
+
+fn new(file: &Path, for_jwt: bool) -> Result<String, Failure> {
+    let pem = if for_jwt {
+        SigningKey::new_pem().map_err(|error| failure(file, &error))?
+    } else {
+        new_did_pem().map_err(|error| failure(file, &error))?
+    };
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file)
+        .and_then(|mut file| file.write_all(pem.as_bytes()))
+        .map_err(|error| failure(file, &error))?;
+    public_half(file, &pem)
+}
+
+fn show(file: &Path) -> Result<String, Failure> {
+    public_half(file, &read(file)?)
+}
+
+/// The did:key, or the public key as a token has it.
+fn public_half(file: &Path, pem: &str) -> Result<String, Failure> {
+    if let Ok(identity) = JwtIdentity::did(pem, Vec::new()) {
+        return Ok(identity.subject().to_owned());
+    }
+    let key = SigningKey::from_pem(pem)
+        .map_err(|_| failure(file, &"neither an Ed25519 nor a P-256 private key in PEM"))?;
+    Ok(key.public_key().to_base64())
+}
+
+fn trust(file: &Path, who: &[String], remove: bool) -> Result<Vec<String>, Failure> {
+    let mut list = match fs::metadata(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !who.is_empty() => {
+            TrustList::default()
+        }
+        Err(error) => return Err(failure(file, &error)),
+        Ok(_) => TrustList::read(&read(file)?).map_err(|error| failure(file, &error))?,
+    };
+    for who in who {
+        let did = if who.starts_with("did:") { who.clone() } else { show(Path::new(who))? };
+        parse_did_key(&did).map_err(|error| failure(Path::new(who), &error))?;
+        if remove {
+            list.remove(&did);
+        } else {
+            list.add(&did).map_err(|error| failure(file, &error))?;
+        }
+    }
+    if !who.is_empty() {
+        replace(file, &list.to_text()).map_err(|error| failure(file, &error))?;
+    }
+    Ok(list.dids().into_iter().collect())
+}
+
+/// Puts the text in the place of what is there, all at once: somebody may be reading.
+fn replace(file: &Path, text: &str) -> io::Result<()> {
+    let mut beside = file.as_os_str().to_owned();
+    beside.push(format!(".{}", std::process::id()));
+    fs::write(&beside, text)?;
+    fs::rename(&beside, file)
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    let length = fs::metadata(file).map_err(|error| failure(file, &error))?.len();
+    if length > slim_auth::KeySet::MAX_DOCUMENT as u64 {
+        return Err(failure(file, &"too large"));
+    }
+    fs::read_to_string(file).map_err(|error| failure(file, &error))
+}
+
+fn print_lines(lines: &[String]) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    lines.iter().try_for_each(|line| writeln!(stdout, "{line}")).map_err(|_| Failure::OutputClosed)
+}
+
+fn failure(file: &Path, reason: &impl std::fmt::Display) -> Failure {
+    Failure::Other { code: "identity", message: format!("{}: {reason}", file.display()) }
+}

@@ -1,0 +1,18 @@
+//! Identities and keys from files and issuers, kept fresh while they are in use.
+//!
+//! `slim-auth` decides what a token is worth and touches nothing; this crate is the
+//! driver beside it. [`Credentials::load`] reads what [`Sources`] name and gives one
+//! object that is both the identity of an application and the verifier of everybody
+//! else's. From then on its files are looked at every [`WATCH_INTERVAL`], and the keys
+//! of an issuer are fetched again when they are old or when a token names one that is
+//! not among them. What cannot be read leaves what is there in use, and is logged.
+
+mod credentials;
+mod fetch;
+mod file;
+mod issuer;
+
+pub use credentials::{Credentials, LoadError, Sources, Speaker, Trust};
+pub use fetch::FetchError;
+pub use file::{FileError, WATCH_INTERVAL};
+pub use issuer::{Issuer, IssuerError};
