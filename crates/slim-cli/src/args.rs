@@ -130,8 +130,8 @@ struct Common {
 /// How to reach the node, and what to log.
 #[derive(Debug, Args)]
 pub(crate) struct NodeArgs {
-    /// The node: http://host:port, host:port, https://host:port for TLS, or a JSON
-    /// object with the key "endpoint".
+    /// The node: http://host:port, host:port, https://host:port for TLS, unix:///path,
+    /// or a JSON object with the key "endpoint".
     #[arg(
         long,
         env = "SLIM_SLIM",

@@ -87,8 +87,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Connects to a node, `http://host:port`, `host:port`, or `https://host:port` for
-    /// TLS. Done when others can reach us.
+    /// Connects to a node, `http://host:port`, `host:port`, `https://host:port` for TLS,
+    /// or `unix:///path`. Done when others can reach us.
     ///
     /// # Errors
     /// See [`ConnectError`].

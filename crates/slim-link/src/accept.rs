@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::future::{Ready, pending, poll_fn, ready};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -26,7 +25,9 @@ use crate::handshake::{self, Negotiated, NegotiationError, Secrets};
 use crate::listen::{Connection, Dooms, Incoming, OpenLink, dropped};
 use crate::outbound::{CloseOnDrop, OutboundBody, Queue};
 use crate::reader::{Inbound, MessageReader};
-use crate::{CloseReason, DEFAULT_QUEUE_BYTES, FrameReader, Listener, Outbound, PIECE_LEN, grpc};
+use crate::{
+    CloseReason, DEFAULT_QUEUE_BYTES, FrameReader, Listener, Outbound, PIECE_LEN, PeerAddr, grpc,
+};
 
 /// How long a closed link may take to be sent and read to its end, before its
 /// connection is cut.
@@ -122,13 +123,13 @@ pub struct LinkInfo {
     /// What kind of link this is.
     pub connection_type: ConnectionType,
     /// The peer's address.
-    pub peer_addr: SocketAddr,
+    pub peer_addr: PeerAddr,
     /// Whether the link has a key. Always true if MACs are required.
     pub has_mac: bool,
 }
 
 impl LinkInfo {
-    pub(crate) fn new(peer: LinkNegotiation, peer_addr: SocketAddr, has_mac: bool) -> Self {
+    pub(crate) fn new(peer: LinkNegotiation, peer_addr: PeerAddr, has_mac: bool) -> Self {
         Self {
             link_id: peer.link_id,
             node_id: peer.node_id,
@@ -296,7 +297,7 @@ where
                 let queue = Queue::new(self.shared.config.queue_bytes, budget);
                 let link = run_link(
                     Arc::clone(&self.shared),
-                    connection.peer_addr,
+                    connection.peer_addr.clone(),
                     connection.open_link(),
                     Inbound::Request(request.into_body()),
                     Arc::clone(&queue),
@@ -321,7 +322,7 @@ where
 /// The life of one link, from the opening of its stream to its end.
 async fn run_link<F, Fut>(
     shared: Arc<Shared<F>>,
-    peer_addr: SocketAddr,
+    peer_addr: PeerAddr,
     open_link: OpenLink,
     inbound: Inbound,
     queue: Arc<Queue>,
@@ -334,7 +335,7 @@ async fn run_link<F, Fut>(
     let config = &shared.config;
     let messages = MessageReader::new(inbound, Some(Arc::clone(&queue)));
     let negotiated =
-        timeout(config.negotiation_timeout, negotiate(config, peer_addr, messages, &queue));
+        timeout(config.negotiation_timeout, negotiate(config, &peer_addr, messages, &queue));
     match negotiated.await {
         Ok(Ok(link)) => {
             open_link.negotiated();
@@ -400,7 +401,7 @@ async fn is_taken(queue: &Queue) -> bool {
 
 async fn negotiate(
     config: &AcceptConfig,
-    peer_addr: SocketAddr,
+    peer_addr: &PeerAddr,
     mut messages: MessageReader,
     queue: &Arc<Queue>,
 ) -> Result<AcceptedLink, NegotiationError> {
@@ -413,7 +414,7 @@ async fn negotiate(
     queue.wake_writer();
     let Negotiated { peer, key } = negotiated;
     Ok(AcceptedLink {
-        info: LinkInfo::new(peer, peer_addr, key.is_some()),
+        info: LinkInfo::new(peer, peer_addr.clone(), key.is_some()),
         frames: FrameReader::new(messages, key.clone(), require_mac),
         outbound: Outbound::new(Arc::clone(queue), key),
     })
@@ -481,7 +482,8 @@ mod tests {
             (trailers["grpc-status"].clone(), start.elapsed())
         };
         let open_link = connection.open_link();
-        let link = run_link(shared(listens), connection.peer_addr, open_link, inbound, queue);
+        let link =
+            run_link(shared(listens), connection.peer_addr.clone(), open_link, inbound, queue);
         let ((status, after), ()) = tokio::join!(end, link);
         assert_eq!((status.as_bytes(), after), (&b"7"[..], AcceptConfig::default().refusal_pause));
         drop(listening);
@@ -502,7 +504,8 @@ mod tests {
         let open_link = connection.open_link();
         // Another of its links is good.
         open_link.negotiated();
-        let link = run_link(shared(listens), connection.peer_addr, open_link, inbound, queue);
+        let link =
+            run_link(shared(listens), connection.peer_addr.clone(), open_link, inbound, queue);
         let (error, ()) = tokio::join!(doom, link);
         assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
         assert_eq!(start.elapsed(), AcceptConfig::default().negotiation_timeout + STALL);

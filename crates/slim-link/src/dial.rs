@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::Ipv6Addr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,14 +14,16 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use slim_proto::{ConnectionType, Message};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
+use crate::address::unix_path;
 use crate::budget::Budget;
 use crate::handshake::{self, Negotiated, NegotiationError, Secrets};
+use crate::listener::Raw;
 use crate::outbound::{OutboundBody, Queue};
 use crate::reader::{Inbound, MessageReader, with_causes};
 use crate::socket::{Doom, Socket};
@@ -28,7 +31,7 @@ use crate::tls::{self, of_io};
 use crate::transport::Transport;
 use crate::{
     ClientTls, DEFAULT_QUEUE_BYTES, FrameReader, LINGER, Link, LinkInfo, LinkReceiver, LinkSender,
-    Outbound, PIECE_LEN, TlsConfigError, TlsError, grpc,
+    Outbound, PIECE_LEN, PeerAddr, TlsConfigError, TlsError, grpc,
 };
 
 /// What the link may receive before its reader takes it, in bytes, and the same for
@@ -45,25 +48,44 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// HTTP/2 nothing begins like that.
 const TLS_ALERT: u8 = 21;
 
-/// Where a node listens: `host:port`, `http://host:port`, or `https://host:port` for
-/// TLS.
+/// Where a node listens: `host:port`, `http://host:port`, `https://host:port` for TLS,
+/// or `unix:///path` for a socket of this machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Target {
+pub struct Target(Place);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Place {
+    Tcp(Host),
+    Unix(PathBuf),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Host {
     is_tls: bool,
     /// An IPv6 address is in brackets.
-    host: String,
+    name: String,
     port: u16,
+}
+
+impl Host {
+    /// Without brackets, as a resolver takes it.
+    fn bare(&self) -> &str {
+        self.name.trim_start_matches('[').trim_end_matches(']')
+    }
 }
 
 impl Target {
     /// Whether TLS is spoken there.
     pub fn is_tls(&self) -> bool {
-        self.is_tls
+        matches!(&self.0, Place::Tcp(Host { is_tls: true, .. }))
     }
 
-    /// The host without brackets, as a resolver takes it.
-    fn host(&self) -> &str {
-        self.host.trim_start_matches('[').trim_end_matches(']')
+    /// What a request is addressed to.
+    fn base(&self) -> String {
+        match &self.0 {
+            Place::Tcp(_) => self.to_string(),
+            Place::Unix(_) => "http://localhost".to_owned(),
+        }
     }
 }
 
@@ -72,6 +94,9 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, TargetError> {
         let malformed = || TargetError::Malformed(text.to_owned());
+        if let Some(path) = unix_path(text) {
+            return path.map(|path| Self(Place::Unix(path))).map_err(|()| malformed());
+        }
         let (is_tls, authority) = match text.split_once("://") {
             None => (false, text),
             Some((scheme @ ("http" | "https"), authority)) => {
@@ -92,15 +117,20 @@ impl FromStr for Target {
             return Err(malformed());
         }
         let port = port.as_u16();
-        Ok(Self { is_tls, host: host.to_owned(), port })
+        Ok(Self(Place::Tcp(Host { is_tls, name: host.to_owned(), port })))
     }
 }
 
 /// As a URL.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.is_tls { "https" } else { "http" };
-        write!(f, "{scheme}://{}:{}", self.host, self.port)
+        match &self.0 {
+            Place::Tcp(Host { is_tls, name, port }) => {
+                let scheme = if *is_tls { "https" } else { "http" };
+                write!(f, "{scheme}://{name}:{port}")
+            }
+            Place::Unix(path) => write!(f, "unix://{}", path.display()),
+        }
     }
 }
 
@@ -109,10 +139,13 @@ impl fmt::Display for Target {
 #[non_exhaustive]
 pub enum TargetError {
     /// Neither `host:port` nor a URL of such.
-    #[error("{0:?} is not an address: expected host:port, http://host:port or https://host:port")]
+    #[error(
+        "{0:?} is not an address: expected host:port, http://host:port, https://host:port \
+         or unix:///path"
+    )]
     Malformed(String),
     /// Another scheme.
-    #[error("{0:?}: unknown scheme, expected http or https")]
+    #[error("{0:?}: unknown scheme, expected http, https or unix")]
     Scheme(String),
 }
 
@@ -161,22 +194,23 @@ impl Default for DialConfig {
 /// See [`DialError`]; [`DialError::is_unreachable`] tells whether trying again later
 /// is the thing to do, [`DialError::is_lasting`] whether it is of no use.
 pub async fn dial(target: &Target, config: &DialConfig) -> Result<Link, DialError> {
-    let connecting = TcpStream::connect((target.host(), target.port));
-    let tcp = timeout(config.connect_timeout, connecting)
+    let (raw, peer_addr) = timeout(config.connect_timeout, connect(target))
         .await
-        .map_err(|_| DialError::Timeout(DialStage::Connect))?
-        .map_err(DialError::Unreachable)?;
-    let peer_addr = peer_of(&tcp)?;
+        .map_err(|_| DialError::Timeout(DialStage::Connect))??;
     let deadline = Instant::now() + config.negotiation_timeout;
     let queue = Queue::new(config.queue_bytes, Budget::unlimited());
     let (connection, doom) = lifetime();
     let heard = Heard::default();
-    let transport = if target.is_tls {
-        timeout_at(deadline, secure(target, &config.tls, tcp, doom, &heard))
-            .await
-            .map_err(|_| DialError::Timeout(DialStage::Tls))??
-    } else {
-        Transport::plain(Socket::new(tcp, doom, Some(Box::new(heard.first_byte()))), ())
+    let transport = match (raw, &target.0) {
+        (Raw::Tcp(tcp), Place::Tcp(host)) if host.is_tls => {
+            timeout_at(deadline, secure(host, &config.tls, tcp, doom, &heard))
+                .await
+                .map_err(|_| DialError::Timeout(DialStage::Tls))??
+        }
+        (Raw::Tcp(tcp), _) => {
+            Transport::plain(Socket::new(tcp, doom, Some(Box::new(heard.first_byte()))), ())
+        }
+        (Raw::Unix(unix), _) => Transport::unix(Socket::new(unix, doom, None), ()),
     };
     let body = timeout_at(deadline, open(target, transport, &queue))
         .await
@@ -205,15 +239,31 @@ pub async fn dial(target: &Target, config: &DialConfig) -> Result<Link, DialErro
     })
 }
 
+/// Opens a socket.
+async fn connect(target: &Target) -> Result<(Raw, PeerAddr), DialError> {
+    match &target.0 {
+        Place::Tcp(host) => {
+            let tcp = TcpStream::connect((host.bare(), host.port)).await;
+            let tcp = tcp.map_err(DialError::Unreachable)?;
+            let peer_addr = peer_of(&tcp)?;
+            Ok((Raw::Tcp(tcp), peer_addr))
+        }
+        Place::Unix(path) => {
+            let unix = UnixStream::connect(path).await.map_err(DialError::Unreachable)?;
+            Ok((Raw::Unix(unix), PeerAddr::Unix(path.clone())))
+        }
+    }
+}
+
 /// The address at the other end, if there is another end: a socket that dials a
 /// local port on which nobody listens may be given that very port, and then connects
 /// to itself.
-fn peer_of(tcp: &TcpStream) -> Result<SocketAddr, DialError> {
+fn peer_of(tcp: &TcpStream) -> Result<PeerAddr, DialError> {
     let peer_addr = tcp.peer_addr().map_err(DialError::Unreachable)?;
     if tcp.local_addr().map_err(DialError::Unreachable)? == peer_addr {
         return Err(DialError::SelfConnection);
     }
-    Ok(peer_addr)
+    Ok(PeerAddr::Ip(peer_addr))
 }
 
 /// What a connection lasts as long as, and a little longer if it still has something
@@ -255,14 +305,14 @@ impl Heard {
 
 /// Agrees on TLS.
 async fn secure(
-    target: &Target,
+    host: &Host,
     config: &ClientTls,
     tcp: TcpStream,
     doom: Doom,
     heard: &Heard,
 ) -> Result<Transport<()>, DialError> {
     let shown = config.identity.is_some();
-    let (settings, host) = (config.clone(), target.host().to_owned());
+    let (settings, host) = (config.clone(), host.bare().to_owned());
     let loaded = spawn_blocking(move || tls::connector(&settings, &host)).await;
     let (settings, name) = loaded
         .map_err(|error| DialError::Broken { stage: DialStage::Tls, cause: error.to_string() })??;
@@ -304,7 +354,7 @@ async fn open(
     // Ends with its streams, which report how.
     tokio::spawn(driver);
 
-    let request = Request::post(format!("{target}{}", grpc::PATH))
+    let request = Request::post(format!("{}{}", target.base(), grpc::PATH))
         .header(header::CONTENT_TYPE, grpc::CONTENT_TYPE)
         .header(header::TE, "trailers")
         .header(header::USER_AGENT, concat!("slim-link/", env!("CARGO_PKG_VERSION")))

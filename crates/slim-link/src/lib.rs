@@ -18,6 +18,7 @@
 //! HTTP/2 or sockets is in this crate and hidden by it.
 
 mod accept;
+mod address;
 mod admission;
 mod budget;
 mod buffer;
@@ -37,6 +38,7 @@ mod tls;
 mod transport;
 
 pub use accept::{AcceptConfig, AcceptedLink, LINGER, LinkInfo, serve};
+pub use address::PeerAddr;
 pub use admission::{
     AcceptCounters, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_NEWCOMERS, NEWCOMER_GRACE,
 };

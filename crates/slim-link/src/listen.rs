@@ -7,24 +7,23 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_stream::Stream;
 use tracing::{debug, warn};
 
 use crate::admission::{Door, Place};
+use crate::listener::Raw;
 use crate::socket::{Doom, OnFirstByte, Socket};
 use crate::tls::Acceptor;
 use crate::transport::Transport;
-use crate::{Listener, TlsError};
+use crate::{Listener, PeerAddr, TlsError};
 
 /// How long a connection may exist without a link, except before its first.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -45,7 +44,7 @@ const TLS_HANDSHAKE: u8 = 22;
 
 /// An accepted connection, as its links see it.
 pub(crate) struct Connection {
-    pub(crate) peer_addr: SocketAddr,
+    pub(crate) peer_addr: PeerAddr,
     /// Links that are open.
     links: AtomicUsize,
     /// Links that have negotiated, ever.
@@ -62,7 +61,7 @@ pub(crate) struct OpenLink {
 }
 
 impl Connection {
-    fn new(peer_addr: SocketAddr, door: &Arc<Door>) -> Arc<Self> {
+    fn new(peer_addr: PeerAddr, door: &Arc<Door>) -> Arc<Self> {
         let cut = Arc::new(Notify::new());
         Arc::new(Self {
             peer_addr,
@@ -233,9 +232,9 @@ impl<S: Future<Output = ()>> Incoming<S> {
             let listener = &self.listeners[self.next];
             self.next = (self.next + 1) % self.listeners.len();
             match listener.poll_accept(cx) {
-                Poll::Ready(Ok((tcp, peer_addr))) => {
+                Poll::Ready(Ok((raw, peer_addr))) => {
                     let tls = listener.tls().map(Arc::clone);
-                    return Poll::Ready(self.accepted(tcp, peer_addr, tls.as_deref()));
+                    return Poll::Ready(self.accepted(raw, peer_addr, tls.as_deref()));
                 }
                 Poll::Ready(Err(error)) => {
                     warn!(%error, "cannot accept a connection");
@@ -249,9 +248,13 @@ impl<S: Future<Output = ()>> Incoming<S> {
         Poll::Pending
     }
 
-    fn accepted(&self, tcp: TcpStream, peer_addr: SocketAddr, tls: Option<&Acceptor>) -> Accepted {
-        let connection = Connection::new(peer_addr, &self.door);
+    fn accepted(&self, raw: Raw, peer_addr: PeerAddr, tls: Option<&Acceptor>) -> Accepted {
+        let connection = Connection::new(peer_addr.clone(), &self.door);
         let doom = self.dooms.doom(Arc::clone(&connection));
+        let tcp = match raw {
+            Raw::Tcp(tcp) => tcp,
+            Raw::Unix(unix) => return Transport::unix(Socket::new(unix, doom, None), connection),
+        };
         let Some(tls) = tls else {
             return Transport::plain(
                 Socket::new(tcp, doom, Some(notice_tls(peer_addr))),
@@ -288,7 +291,7 @@ impl<S: Future<Output = ()>> Incoming<S> {
 }
 
 /// Says why nothing will come of a peer that speaks TLS where none is spoken.
-fn notice_tls(peer_addr: SocketAddr) -> OnFirstByte {
+fn notice_tls(peer_addr: PeerAddr) -> OnFirstByte {
     Box::new(move |first| {
         if first == TLS_HANDSHAKE {
             warn!(%peer_addr, "it speaks TLS, and this address does not");
@@ -324,7 +327,7 @@ pub(crate) mod tests {
 
     /// A connection, its doom, and what keeps everything: first the listeners.
     pub(crate) fn connection() -> (Arc<Connection>, Doom, [watch::Sender<()>; 2]) {
-        let peer_addr = ([127, 0, 0, 1], 1).into();
+        let peer_addr = PeerAddr::Ip(([127, 0, 0, 1], 1).into());
         let connection = Connection::new(peer_addr, &Door::new(10, 10, Arc::default()));
         let (listening, listens) = watch::channel(());
         let (keep, cut_all) = watch::channel(());

@@ -3,14 +3,17 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
+use crate::address::unix_path;
 use crate::tls::Acceptor;
-use crate::{ServerTls, TlsConfigError};
+use crate::{PeerAddr, ServerTls, TlsConfigError};
 
 /// Connections that may wait with the system to be accepted, if it allows so many: all
 /// applications of a node that was started again come at the same time, and who finds
@@ -23,13 +26,21 @@ const BACKLOG: u32 = 2048;
 pub enum Endpoint {
     /// An address of this machine; port 0 picks one.
     Tcp(SocketAddr),
+    /// A socket in the file system, for whoever may write to it. It is made with the
+    /// rights that the process gives to new files (its umask), and removed at the end;
+    /// one that was left over by another process is replaced.
+    Unix(PathBuf),
 }
 
 impl FromStr for Endpoint {
     type Err = EndpointError;
 
     fn from_str(text: &str) -> Result<Self, EndpointError> {
-        text.parse().map(Self::Tcp).map_err(|_| EndpointError(text.to_owned()))
+        let endpoint = match unix_path(text) {
+            Some(path) => path.ok().map(Self::Unix),
+            None => text.parse().ok().map(Self::Tcp),
+        };
+        endpoint.ok_or_else(|| EndpointError(text.to_owned()))
     }
 }
 
@@ -37,13 +48,14 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(addr) => addr.fmt(f),
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
         }
     }
 }
 
 /// The text is not an address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a numeric address and a port, such as 127.0.0.1:46357")]
+#[error("{0:?} is neither a numeric address and a port, such as 127.0.0.1:46357, nor unix:///path")]
 pub struct EndpointError(String);
 
 /// Where to listen, and how.
@@ -72,15 +84,33 @@ pub enum ListenError {
     /// The certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsConfigError),
+    /// TLS is asked for where none is spoken.
+    #[error("a Unix socket has no TLS: it does not leave this machine")]
+    TlsOnUnix,
+    /// There is a file of this name, and it is not a socket.
+    #[error("there is a file of this name that is no socket")]
+    NoSocket,
 }
 
 /// Something that is listened on. Peers can connect, and are served by
 /// [`serve`](crate::serve).
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
+    socket: Socket,
     endpoint: Endpoint,
     tls: Option<Arc<Acceptor>>,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener, SocketFile),
+}
+
+/// What is accepted.
+pub(crate) enum Raw {
+    Tcp(TcpStream),
+    Unix(UnixStream),
 }
 
 impl Listener {
@@ -90,10 +120,19 @@ impl Listener {
     /// See [`ListenError`].
     pub fn bind(config: &ListenConfig) -> Result<Self, ListenError> {
         let tls = config.tls.clone().map(Acceptor::new).transpose()?.map(Arc::new);
-        let Endpoint::Tcp(addr) = config.endpoint;
-        let socket = bind_tcp(addr)?;
-        let endpoint = Endpoint::Tcp(socket.local_addr()?);
-        Ok(Self { socket, endpoint, tls })
+        match &config.endpoint {
+            Endpoint::Tcp(addr) => {
+                let socket = bind_tcp(*addr)?;
+                let endpoint = Endpoint::Tcp(socket.local_addr()?);
+                Ok(Self { socket: Socket::Tcp(socket), endpoint, tls })
+            }
+            Endpoint::Unix(_) if tls.is_some() => Err(ListenError::TlsOnUnix),
+            Endpoint::Unix(path) => {
+                let (socket, file) = bind_unix(path)?;
+                let endpoint = config.endpoint.clone();
+                Ok(Self { socket: Socket::Unix(socket, file), endpoint, tls })
+            }
+        }
     }
 
     /// Where, with the real port.
@@ -105,12 +144,61 @@ impl Listener {
         self.tls.as_ref()
     }
 
-    pub(crate) fn poll_accept(
-        &self,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
-        self.socket.poll_accept(cx)
+    pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Raw, PeerAddr)>> {
+        match &self.socket {
+            Socket::Tcp(socket) => {
+                socket.poll_accept(cx).map_ok(|(tcp, addr)| (Raw::Tcp(tcp), PeerAddr::Ip(addr)))
+            }
+            Socket::Unix(socket, file) => socket
+                .poll_accept(cx)
+                .map_ok(|(unix, _)| (Raw::Unix(unix), PeerAddr::Unix(file.path.clone()))),
+        }
     }
+}
+
+/// The file of a socket that is listened on. Removed when this is dropped, unless
+/// another has taken its place.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    /// Device and number.
+    id: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        let file = std::fs::symlink_metadata(path)?;
+        Ok(Self { path: path.to_owned(), id: (file.dev(), file.ino()) })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let id = std::fs::symlink_metadata(&self.path).map(|file| (file.dev(), file.ino()));
+        if id.is_ok_and(|id| id == self.id) {
+            // Whoever comes next finds that nobody listens there.
+            std::fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+/// A socket whose process is gone leaves its file behind, at which nobody answers.
+fn bind_unix(path: &Path) -> Result<(UnixListener, SocketFile), ListenError> {
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+        Ok(file) if !file.file_type().is_socket() => return Err(ListenError::NoSocket),
+        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path)?;
+            }
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error.into()),
+            // Somebody answers, or is too busy to.
+            _ => return Err(io::Error::from(io::ErrorKind::AddrInUse).into()),
+        },
+    }
+    let socket = UnixListener::bind(path)?;
+    Ok((socket, SocketFile::of(path)?))
 }
 
 fn bind_tcp(addr: SocketAddr) -> io::Result<TcpListener> {

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::task::{self, Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 /// Resolves when the socket has to go, with the reason.
 pub(crate) type Doom = Pin<Box<dyn Future<Output = io::Error> + Send>>;
@@ -41,6 +41,13 @@ impl Stream for TcpStream {
     }
 
     #[cfg(not(target_os = "linux"))]
+    fn acknowledge_at_once(&self) {}
+}
+
+/// Sends and acknowledges at once anyway.
+impl Stream for UnixStream {
+    fn send_at_once(&self) {}
+
     fn acknowledge_at_once(&self) {}
 }
 

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{Accept, TlsAcceptor, TlsStream};
 use tonic::transport::server::Connected;
 
@@ -30,6 +30,7 @@ pub(crate) struct Transport<T> {
 
 enum Stream {
     Tcp(Socket<TcpStream>),
+    Unix(Socket<UnixStream>),
     Tls(Box<Tls>),
 }
 
@@ -52,6 +53,10 @@ enum State {
 impl<T> Transport<T> {
     pub(crate) fn plain(socket: Socket<TcpStream>, info: T) -> Self {
         Self { stream: Stream::Tcp(socket), info }
+    }
+
+    pub(crate) fn unix(socket: Socket<UnixStream>, info: T) -> Self {
+        Self { stream: Stream::Unix(socket), info }
     }
 
     /// TLS that is agreed on when the transport is first used.
@@ -177,6 +182,7 @@ impl<T: Unpin> AsyncRead for Transport<T> {
     ) -> Poll<io::Result<()>> {
         match &mut self.stream {
             Stream::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
+            Stream::Unix(socket) => Pin::new(socket).poll_read(cx, buf),
             Stream::Tls(tls) => tls.poll_read(cx, buf),
         }
     }
@@ -190,6 +196,7 @@ impl<T: Unpin> AsyncWrite for Transport<T> {
     ) -> Poll<io::Result<usize>> {
         match &mut self.stream {
             Stream::Tcp(socket) => Pin::new(socket).poll_write(cx, buf),
+            Stream::Unix(socket) => Pin::new(socket).poll_write(cx, buf),
             Stream::Tls(tls) => tls.poll_send(cx, |tls, cx| tls.poll_write(cx, buf)),
         }
     }
@@ -201,6 +208,7 @@ impl<T: Unpin> AsyncWrite for Transport<T> {
     ) -> Poll<io::Result<usize>> {
         match &mut self.stream {
             Stream::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
+            Stream::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
             Stream::Tls(tls) => tls.poll_send(cx, |tls, cx| tls.poll_write_vectored(cx, bufs)),
         }
     }
@@ -208,6 +216,7 @@ impl<T: Unpin> AsyncWrite for Transport<T> {
     fn is_write_vectored(&self) -> bool {
         match &self.stream {
             Stream::Tcp(socket) => socket.is_write_vectored(),
+            Stream::Unix(socket) => socket.is_write_vectored(),
             Stream::Tls(_) => true,
         }
     }
@@ -215,6 +224,7 @@ impl<T: Unpin> AsyncWrite for Transport<T> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.stream {
             Stream::Tcp(socket) => Pin::new(socket).poll_flush(cx),
+            Stream::Unix(socket) => Pin::new(socket).poll_flush(cx),
             Stream::Tls(tls) => tls.poll_send(cx, |tls, cx| tls.poll_flush(cx)),
         }
     }
@@ -222,6 +232,7 @@ impl<T: Unpin> AsyncWrite for Transport<T> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.stream {
             Stream::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
+            Stream::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
             Stream::Tls(tls) => tls.poll_send(cx, |tls, cx| tls.poll_shutdown(cx)),
         }
     }

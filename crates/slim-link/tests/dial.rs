@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use slim_link::{
     AcceptConfig, DialConfig, DialError, DialStage, Drops, Link, LinkEnd, LinkSender,
-    NegotiationError, SendError, Target, TargetError, dial,
+    NegotiationError, PeerAddr, SendError, Target, TargetError, dial,
 };
 use slim_proto::{ConnectionType, Frame, LinkNegotiation, MAX_MESSAGE_LEN, Message};
 use support::{ChannelBody, Node, framed, header, name, publish, request, soon, subscribe};
@@ -111,6 +111,7 @@ fn targets_parse_and_print() {
         ("node.example.org:65535", "http://node.example.org:65535"),
         ("https://localhost:46357", "https://localhost:46357"),
         ("https://[::1]:46357/", "https://[::1]:46357"),
+        ("unix:///run/slim.sock", "unix:///run/slim.sock"),
     ] {
         let target: Target = text.parse().unwrap();
         assert_eq!(target.to_string(), shown);
@@ -146,7 +147,8 @@ fn what_cannot_be_dialled_is_named() {
     }
     check("https://localhost", TargetError::Malformed);
     check("ws://localhost:46357", TargetError::Scheme);
-    check("unix:///run/node", TargetError::Scheme);
+    check("unix://run/node", TargetError::Malformed);
+    check("unix:///", TargetError::Malformed);
 }
 
 // ---------------------------------------------------------------- links
@@ -162,7 +164,7 @@ async fn a_link_carries_messages_in_order() {
     let link = dial_addr(node.addr, &config).await.unwrap();
     assert_eq!(link.info().link_id, config.link_id);
     assert_eq!(link.info().connection_type, ConnectionType::Remote);
-    assert_eq!(link.info().peer_addr, node.addr);
+    assert_eq!(link.info().peer_addr, PeerAddr::Ip(node.addr));
     assert!(link.info().has_mac);
     let mut accepted = node.accepted().await;
     assert_eq!(accepted.link.info.node_id, "node-a");

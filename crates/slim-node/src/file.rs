@@ -24,7 +24,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use slim_node::ListenConfig;
+use slim_node::{Endpoint, ListenConfig};
 use tracing::Level;
 
 use self::section::{ConfigError, Section};
@@ -205,10 +205,16 @@ fn read_limits(mut section: Section) -> Result<Limits, ConfigError> {
 }
 
 fn read_server(server: &mut Section, config: &mut FileConfig) -> Result<(), ConfigError> {
-    let endpoint =
-        server.parsed("endpoint", "a numeric address and a port, such as 127.0.0.1:46357")?;
+    let endpoint = server.parsed(
+        "endpoint",
+        "a numeric address and a port, such as 127.0.0.1:46357, or unix:///path",
+    )?;
     let endpoint = endpoint.ok_or_else(|| server.unsupported("endpoint", "required"))?;
-    let tls = tls::read(server.section("tls")?, &mut config.ignored)?;
+    let tls = match &endpoint {
+        // It does not leave the machine, so there is nothing to ask for.
+        Endpoint::Unix(_) => tls::read_none(server.section("tls")?, &mut config.ignored)?,
+        _ => tls::read(server.section("tls")?, &mut config.ignored)?,
+    };
     config.listen.push(ListenConfig { endpoint, tls });
     server.refuse("auth", "authentication of links is not supported yet")
 }

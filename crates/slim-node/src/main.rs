@@ -29,7 +29,8 @@ const USAGE: u8 = 2;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
-    /// Address to listen on, may repeat; port 0 picks one; overrides the file
+    /// Address to listen on, or unix:///path; may repeat; port 0 picks one; overrides
+    /// the file
     /// [default: 127.0.0.1:46357]
     #[arg(long, value_name = "ADDR")]
     listen: Vec<Endpoint>,

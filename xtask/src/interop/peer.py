@@ -247,7 +247,10 @@ async def connect(args):
     # The async variant panics: "there is no reactor running".
     app = service.create_app_with_secret(
         slim.Name.from_string(args.local), os.environ["SLIM_SHARED_SECRET"])
-    config = slim.new_insecure_client_config(args.slim)
+    if args.slim.startswith("{"):
+        config = slim.new_config_from_json(args.slim)
+    else:
+        config = slim.new_insecure_client_config(args.slim)
     config.require_header_mac = True
     connection = await service.connect_async(config)
     await app.subscribe_async(app.name(), connection)

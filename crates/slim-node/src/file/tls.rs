@@ -4,6 +4,19 @@ use slim_node::{KeyPair, Pem, ServerTls, TlsVersion};
 
 use super::section::{ConfigError, Section};
 
+/// Where there is no TLS, nothing may ask for it.
+pub(super) fn read_none(
+    mut tls: Section,
+    ignored: &mut Vec<String>,
+) -> Result<Option<ServerTls>, ConfigError> {
+    let insecure = tls.flag("insecure")?;
+    if insecure == Some(false) || (insecure.is_none() && !tls.keys().is_empty()) {
+        return Err(tls.itself("a Unix socket has no TLS: leave it out, or say insecure: true"));
+    }
+    tls.ignore_rest(ignored);
+    Ok(None)
+}
+
 /// Whether TLS is spoken, and how.
 pub(super) fn read(
     mut tls: Section,
