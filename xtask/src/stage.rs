@@ -7,6 +7,7 @@
 pub(crate) mod cast;
 mod clock;
 mod group;
+mod links;
 mod network;
 pub(crate) mod ports;
 pub(crate) mod process;
@@ -53,6 +54,8 @@ pub(crate) struct Stage<'a> {
     node: Option<Node>,
     /// Where the node listens, also while it does not.
     node_address: String,
+    /// How members find the node, if its address does not say it all.
+    node_option: Option<String>,
     node_starts: usize,
     node_config: Option<PathBuf>,
     /// Between the node and those that start from now on.
@@ -90,6 +93,7 @@ impl<'a> Stage<'a> {
             started_at: Instant::now(),
             node: None,
             node_address: String::new(),
+            node_option: None,
             node_starts: 0,
             node_config: None,
             network: None,
@@ -128,9 +132,15 @@ impl<'a> Stage<'a> {
     /// Has the node be as a configuration file says, which takes header MACs from
     /// everybody.
     pub(crate) fn restart_node_from_file(&mut self) -> anyhow::Result<()> {
+        self.restart_node_with_tls("{ insecure: true }")
+    }
+
+    /// The same, with this as the key `tls`.
+    fn restart_node_with_tls(&mut self, tls: &str) -> anyhow::Result<()> {
         self.stop_node()?;
         let path = self.folder.join("node.yaml");
-        fs::write(&path, node_file(&self.node_address)).context("writing the node's file")?;
+        let text = node_file(&self.node_address, tls);
+        fs::write(&path, text).context("writing the node's file")?;
         self.node_config = Some(path);
         self.start_node()
     }
@@ -171,8 +181,8 @@ impl<'a> Stage<'a> {
 
     /// Starts a member.
     pub(crate) fn start(&mut self, part: &Part<'_>) -> anyhow::Result<MemberId> {
-        let node = self.network.as_ref().map_or(self.node_address.as_str(), Node::address);
-        let node = node.to_owned();
+        let address = self.node_option.as_ref().unwrap_or(&self.node_address);
+        let node = self.network.as_ref().map_or(address.as_str(), Node::address).to_owned();
         self.start_at(part, &node)
     }
 
@@ -426,7 +436,7 @@ impl<'a> Stage<'a> {
 }
 
 /// A configuration file that both sides' nodes understand.
-fn node_file(address: &str) -> String {
+fn node_file(address: &str, tls: &str) -> String {
     format!(
         r#"services:
   slim/0:
@@ -434,7 +444,7 @@ fn node_file(address: &str) -> String {
     dataplane:
       servers:
         - endpoint: "{address}"
-          tls: {{ insecure: true }}
+          tls: {tls}
           require_header_mac: true
 "#
     )

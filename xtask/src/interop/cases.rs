@@ -95,6 +95,27 @@ pub(super) const CASES: &[Case] = &[
         play: groups::node_from_a_file,
     },
     Case {
+        name: "tls",
+        about: "the same over links with TLS",
+        is_slow: false,
+        casts: || groups(&Side::BOTH, &[Ours, Theirs]),
+        play: groups::over_tls,
+    },
+    Case {
+        name: "mutual tls",
+        about: "the same where the node demands certificates of its members",
+        is_slow: false,
+        casts: || groups(&Side::BOTH, &[Ours, Theirs]),
+        play: groups::over_mutual_tls,
+    },
+    Case {
+        name: "unix socket",
+        about: "the same over a socket in the file system",
+        is_slow: false,
+        casts: || groups(&Side::BOTH, &[Ours, Theirs]),
+        play: groups::over_a_unix_socket,
+    },
+    Case {
         name: "call",
         about: "point-to-point: both speak, with all kinds of payloads; the caller ends it",
         is_slow: false,

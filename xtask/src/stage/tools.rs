@@ -45,9 +45,12 @@ impl Tools {
                 command
             }
         };
-        command.args(["--listen", address]);
         if let Some(config) = config {
             command.arg("--config").arg(config);
+        }
+        // To ours an option says more than the file.
+        if side == Theirs || config.is_none() {
+            command.args(["--listen", address]);
         }
         command
     }
@@ -59,14 +62,15 @@ impl Tools {
         command
     }
 
-    /// A member, with the node at this address.
+    /// A member, with the node at this address, or as this JSON object says.
     pub(crate) fn member(&self, part: &Part<'_>, node: &str) -> Command {
         let mut command = match part.side {
             Ours => program(&self.programs.slim),
             Theirs => self.peer(),
         };
         command.args([part.mode, "--local", &part.address()]);
-        command.arg("--slim").arg(format!("http://{node}"));
+        let scheme = if node.starts_with('{') { "" } else { "http://" };
+        command.arg("--slim").arg(format!("{scheme}{node}"));
         if part.side == Ours {
             command.args(["--output", "json", "--log", &self.log]);
         }

@@ -280,9 +280,10 @@ fn tls_is_read_in_both_spellings() {
 fn a_unix_socket_needs_no_word_about_tls() {
     let listen =
         |tls: &str| parsed(&server(&format!("{{ endpoint: 'unix:///run/s'{tls} }}"))).listen;
-    let expected = ListenConfig { endpoint: Endpoint::Unix("/run/s".into()), tls: None };
-    assert_eq!(listen(""), [expected.clone()]);
-    assert_eq!(listen(", tls: { insecure: true }"), [expected]);
+    for tls in ["", ", tls: { insecure: true }"] {
+        let expected = ListenConfig { endpoint: Endpoint::Unix("/run/s".into()), tls: None };
+        assert_eq!(listen(tls), [expected]);
+    }
     let wrong = error(&server("{ endpoint: 'unix:///run/s', tls: { cert_file: a, key_file: b } }"));
     assert!(wrong.contains("servers[0].tls: a Unix socket has no TLS"), "{wrong}");
 }

@@ -23,6 +23,24 @@ pub(super) fn node_from_a_file(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     all_to_all(stage)
 }
 
+/// The same over links with TLS.
+pub(super) fn over_tls(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    stage.restart_node_with_certificates(false)?;
+    all_to_all(stage)
+}
+
+/// The same where the members have certificates, too.
+pub(super) fn over_mutual_tls(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    stage.restart_node_with_certificates(true)?;
+    all_to_all(stage)
+}
+
+/// The same over a socket in the file system.
+pub(super) fn over_a_unix_socket(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    stage.restart_node_on_unix_socket()?;
+    all_to_all(stage)
+}
+
 /// The same with a reference that checks identities as strictly as it can, and with
 /// changes to the group.
 pub(super) fn enforced(stage: &mut Stage<'_>) -> anyhow::Result<()> {

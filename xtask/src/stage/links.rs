@@ -1,0 +1,82 @@
+//! Links other than plain TCP: TLS with certificates of the stage's own, and Unix
+//! sockets.
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use serde_json::{Value, json};
+
+use super::Stage;
+
+impl Stage<'_> {
+    /// Has the node speak TLS, and everybody who starts from now on. If it is mutual,
+    /// the node demands certificates.
+    pub(crate) fn restart_node_with_certificates(&mut self, is_mutual: bool) -> anyhow::Result<()> {
+        let ca = Authority::new()?;
+        let ca_file = self.write_file("ca.pem", &ca.pem)?;
+        let (cert, key) = self.issue(&ca, "node", "127.0.0.1")?;
+        let mut tls = json!({ "source": { "type": "file", "cert": cert, "key": key } });
+        let mut client = json!({
+            "insecure": false,
+            "ca_source": { "type": "file", "path": ca_file },
+            "include_system_ca_certs_pool": false,
+        });
+        if is_mutual {
+            tls["client_ca"] = json!({ "type": "file", "path": ca_file });
+            let (cert, key) = self.issue(&ca, "member", "member")?;
+            client["source"] = json!({ "type": "file", "cert": cert, "key": key });
+        }
+        let endpoint = format!("https://{}", self.node_address);
+        self.node_option = Some(json!({ "endpoint": endpoint, "tls": client }).to_string());
+        // JSON is YAML.
+        self.restart_node_with_tls(&tls.to_string())
+    }
+
+    /// Has the node listen on a Unix socket, where everybody finds it who starts from
+    /// now on.
+    pub(crate) fn restart_node_on_unix_socket(&mut self) -> anyhow::Result<()> {
+        // The name of a socket must be short; the port is nobody else's.
+        let port = self.node_address.rsplit(':').next().context("an address without a port")?;
+        let path: PathBuf = env::temp_dir().join(format!("slim-interop-{port}.sock"));
+        self.node_address = format!("unix://{}", path.display());
+        let tls: Value = json!({ "insecure": true });
+        let option = json!({ "endpoint": self.node_address, "tls": tls });
+        self.node_option = Some(option.to_string());
+        self.restart_node_with_tls(&tls.to_string())
+    }
+
+    fn issue(&self, ca: &Authority, file: &str, name: &str) -> anyhow::Result<(PathBuf, PathBuf)> {
+        let mut params = CertificateParams::new(vec![name.to_owned()])?;
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &ca.issuer)?.pem();
+        let certificate = self.write_file(&format!("{file}.pem"), &certificate)?;
+        Ok((certificate, self.write_file(&format!("{file}.key"), &key.serialize_pem())?))
+    }
+
+    fn write_file(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+        let path = std::path::absolute(self.folder.join(name))?;
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
+    }
+}
+
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    fn new() -> anyhow::Result<Self> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "the stage");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let key = KeyPair::generate()?;
+        let pem = params.self_signed(&key)?.pem();
+        Ok(Self { issuer: Issuer::new(params, key), pem })
+    }
+}
