@@ -17,7 +17,7 @@ use crate::api::{
     Command, CreateError, Done, EndpointConfig, Input, Now, Output, RequestId, Role, SessionConfig,
     SessionInfo, Timers,
 };
-use crate::gate::{Authentic, Memory, Refusal, authenticate, in_words};
+use crate::gate::{Authentic, Memory, Refusal, authenticate};
 use crate::outbox::{Context, Outbox};
 use crate::session::{Session, Setup, refuse};
 use crate::subscriptions::{Outcome, Owner, Subscriptions};
@@ -420,11 +420,13 @@ impl Endpoint {
             Ok(message) => Some(message),
             Err(refusal) => {
                 debug!(%source, %refusal, "invitation refused");
-                if let Refusal::Token(error) = refusal {
+                if let Some(reason) = refusal.in_words() {
                     // Said to both sides: our application, and the moderator, for
-                    // whom a nack under our identity is as unreadable as its
+                    // whom a nack under our identity may be as unreadable as its
                     // request is for us.
-                    if self.next_nack_at <= now.at {
+                    if let Refusal::Token(error) = &refusal
+                        && self.next_nack_at <= now.at
+                    {
                         self.next_nack_at = now.at + NACK_INTERVAL;
                         let nack = Publish {
                             header: Header::new(self.local.clone(), source.clone(), UNICAST),
@@ -439,7 +441,6 @@ impl Endpoint {
                         };
                         self.send(now, nack);
                     }
-                    let reason = in_words(&error);
                     self.shared.out.push(Output::IdentityMismatch(source, reason));
                 }
                 None

@@ -44,11 +44,19 @@ pub(crate) enum Refusal {
     PayloadSignature,
 }
 
-/// Why we do not believe somebody.
-pub(crate) fn in_words(error: &VerifyError) -> String {
-    match error {
-        VerifyError::BadMac => "secrets differ".to_owned(),
-        error => error.to_string(),
+impl Refusal {
+    /// Why whoever sent this cannot be in a session with us, as far as it tells that.
+    pub(crate) fn in_words(&self) -> Option<String> {
+        match self {
+            Self::Token(VerifyError::BadMac) => Some("secrets differ".to_owned()),
+            Self::Token(error) => Some(error.to_string()),
+            // The reference before its version 3 signs less.
+            Self::NoHeaderSignature | Self::NoPayloadSignature => {
+                let words = "its commands are not signed, as in older versions of the protocol";
+                Some(words.to_owned())
+            }
+            _ => None,
+        }
     }
 }
 

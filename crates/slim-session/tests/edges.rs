@@ -186,6 +186,34 @@ fn the_moderators_key_is_the_one_of_its_invitation() {
     }
 }
 
+/// As the reference did before its version 3.
+#[test]
+fn who_does_not_sign_its_commands_is_told_of() {
+    let mut world = World::new(&["mod", "old"]);
+    let session = world.create_group(config(false));
+    world.filter =
+        Some(Box::new(|_, _, message| kind_of(message) != Some(MessageType::DiscoveryReply)));
+    let name = world.name(1).without_id();
+    let request = world.command(0, Command::Invite { session, name });
+    let mut answered = 0;
+    for _ in 0..20 {
+        world.pass(ms(500));
+        for (_, mut reply) in world.sent.split_off(answered) {
+            if reply.body.message_type() == MessageType::DiscoveryReply {
+                reply.metadata.remove(canonical::PAYLOAD_SIGNATURE);
+                receive(&mut world, 0, reply);
+            }
+        }
+        answered = world.sent.len();
+    }
+    match &world.apps[0].done[&request] {
+        Done::Invited(Err(InviteError::IdentityMismatch { reason, .. })) => {
+            assert!(reason.contains("not signed"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 /// A copy of a GROUP_UPDATE ADD forgets the member's key.
 #[test]
 fn a_key_stays_known_when_an_update_is_repeated() {

@@ -17,7 +17,7 @@ use crate::api::{
     CloseReason, Command, Done, InviteError, PresenceError, PublishError, RemoveError, RequestId,
 };
 use crate::exchange::Due;
-use crate::gate::{Authentic, Memory, Refusal, authenticate, in_words, refusal_of_us};
+use crate::gate::{Authentic, Memory, authenticate, refusal_of_us};
 use crate::outbox::Context;
 use crate::role::{Moderator, Participant, Purpose};
 
@@ -185,10 +185,9 @@ impl Session {
             Ok(message) => message,
             Err(refusal) => {
                 debug!(%source, %refusal, "command refused");
-                if let (Role::Moderator(moderator), Refusal::Token(error)) =
-                    (&mut self.role, &refusal)
+                if let (Role::Moderator(moderator), Some(reason)) =
+                    (&mut self.role, refusal.in_words())
                 {
-                    let reason = in_words(error);
                     moderator.on_identity_mismatch(&mut self.core, message_id, &source, reason);
                 }
                 return;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
-use super::{Side, Stage, Theirs};
+use super::{Ours, Side, Stage, Theirs};
 use crate::stage::STEP_TIMEOUT;
 use crate::stage::record::{Acks, MemberId};
 use crate::stage::tools::Part;
@@ -19,7 +19,8 @@ const BEHIND: i64 = -300;
 
 /// A clock that is a little ahead does not matter; with one that is far ahead or
 /// behind nobody gets in. Only a moderator of the reference in a group without MLS
-/// does not look at the tokens of those who answer.
+/// does not look at the tokens of those who answer. Ours say whose clock is ahead,
+/// if they see it or one of ours tells.
 pub(super) fn wrong(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     let mut good = stage.participants()?;
     let mut odd = Vec::new();
@@ -27,12 +28,14 @@ pub(super) fn wrong(stage: &mut Stage<'_>) -> anyhow::Result<()> {
         good.push(start(stage, side, TAKEN)?);
         odd.extend([start(stage, side, AHEAD)?, start(stage, side, BEHIND)?]);
     }
+    odd.iter().for_each(|&id| stage.tolerate(id, "identity_mismatch"));
     stage.all_have(&[&good[..], &odd].concat(), "waiting")?;
     let moderator = stage.start(&Part {
         timeout: 1.0,
         max_retries: 3,
         ..Part::moderator(stage.cast.moderator, stage.cast.mls, stage.addresses(&good))
     })?;
+    stage.tolerate(moderator, "identity_mismatch");
     stage.has_joined(moderator, &good)?;
     stage.converse(&[&good[..], &[moderator]].concat(), 2)?;
     let is_overlooked = stage.cast.moderator == Theirs && !stage.cast.mls;
@@ -40,20 +43,65 @@ pub(super) fn wrong(stage: &mut Stage<'_>) -> anyhow::Result<()> {
         let address = stage.member(id).address.clone();
         let (outcome, reason) = stage.outcome_of_invite(moderator, &address)?;
         let is_ahead = index % 2 == 0;
-        let expected = if is_ahead && is_overlooked { "joined" } else { "no_answer" };
+        let side = stage.member(id).side;
+        let expected = match (stage.cast.moderator, side, is_ahead) {
+            (Theirs, _, true) if is_overlooked => "joined",
+            (Theirs, ..) | (Ours, Theirs, false) => "no_answer",
+            (Ours, _, true) | (Ours, Ours, false) => "refused",
+        };
         ensure!(outcome == expected, "{address}: {outcome}: {reason}");
+        is_clear(&outcome, &reason)?;
         if outcome == "joined" {
             good.push(id);
         }
     }
-    stage.close(moderator, &good)
+    stage.close(moderator, &good)?;
+    ahead_of_all(stage)
+}
+
+/// The clock of who invites is far ahead of the others'.
+fn ahead_of_all(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let mut waiting = Vec::new();
+    for side in Side::BOTH {
+        let label = format!("{side}-waiting");
+        let id = stage.start(&Part::participant(side, &label))?;
+        stage.tolerate(id, "identity_mismatch");
+        waiting.push(id);
+    }
+    stage.all_have(&waiting, "waiting")?;
+    let moderator = stage.start(&Part {
+        label: "ahead",
+        clock: Some(AHEAD),
+        timeout: 1.0,
+        max_retries: 3,
+        ..Part::moderator(stage.cast.moderator, stage.cast.mls, stage.addresses(&waiting))
+    })?;
+    // Nobody joins, which is the end of ours.
+    stage.may_end(&[moderator]);
+    for code in ["identity_mismatch", "nobody_joined"] {
+        stage.tolerate(moderator, code);
+    }
+    for &id in &waiting {
+        let (address, side) = (stage.member(id).address.clone(), stage.member(id).side);
+        let told = side == Ours && stage.cast.moderator == Ours;
+        stage.invite_ends(moderator, &address, if told { "refused" } else { "no_answer" })?;
+        let invite = stage.member(moderator).invites(&address).last().context("no outcome")?;
+        is_clear(invite.text("outcome"), invite.text("reason"))?;
+        ensure!(!stage.member(id).has("session"), "{address} is in a session");
+    }
+    Ok(())
+}
+
+/// Who is refused because of a clock is told that it is one.
+fn is_clear(outcome: &str, reason: &str) -> anyhow::Result<()> {
+    let is_told = reason.contains("clock") && reason.contains("ahead");
+    ensure!(outcome != "refused" || is_told, "nothing of a clock: {reason:?}");
+    Ok(())
 }
 
 fn start(stage: &mut Stage<'_>, side: Side, ahead: i64) -> anyhow::Result<MemberId> {
-    let label = format!("{side}{ahead:+}")
-        .replace('+', "-plus-")
-        .replace("s-", "s-minus-")
-        .replace("minus-plus", "plus");
+    let which = if ahead < 0 { "behind" } else { "ahead" };
+    let label = format!("{side}-{}-s-{which}", ahead.abs());
     stage.start(&Part { clock: Some(ahead), ..Part::participant(side, &label) })
 }
 
