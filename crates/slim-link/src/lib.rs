@@ -46,7 +46,7 @@ pub use budget::{DEFAULT_MAX_QUEUED_BYTES, QUEUE_SHARE};
 pub use dial::{DialConfig, DialError, DialStage, Target, TargetError, dial};
 pub use handshake::{MAX_ID_LEN, NegotiationError};
 pub use link::{Link, LinkReceiver, LinkSender, SendError};
-pub use listener::{Endpoint, EndpointError, ListenConfig, ListenError, Listener};
+pub use listener::{Certificates, Endpoint, EndpointError, ListenConfig, ListenError, Listener};
 pub use outbound::{
     CONTROL_QUEUE_BYTES, CloseReason, DEFAULT_QUEUE_BYTES, Outbound, PIECE_LEN, PushError, Shed,
 };

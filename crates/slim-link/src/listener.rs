@@ -140,6 +140,12 @@ impl Listener {
         &self.endpoint
     }
 
+    /// Its certificates, to be read again when somebody says so.
+    pub fn certificates(&self) -> Option<Certificates> {
+        let acceptor = Arc::clone(self.tls.as_ref()?);
+        Some(Certificates { endpoint: self.endpoint.clone(), acceptor })
+    }
+
     pub(crate) fn tls(&self) -> Option<&Arc<Acceptor>> {
         self.tls.as_ref()
     }
@@ -199,6 +205,29 @@ fn bind_unix(path: &Path) -> Result<(UnixListener, SocketFile), ListenError> {
     }
     let socket = UnixListener::bind(path)?;
     Ok((socket, SocketFile::of(path)?))
+}
+
+/// The certificates of a [`Listener`], which may be served meanwhile.
+#[derive(Clone, Debug)]
+pub struct Certificates {
+    endpoint: Endpoint,
+    acceptor: Arc<Acceptor>,
+}
+
+impl Certificates {
+    /// Where they are shown.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Reads the files again, which blocks for a moment. Tells whether they are others
+    /// now: new links get these, and the old links stay.
+    ///
+    /// # Errors
+    /// If they cannot be used. Everything stays as it is then.
+    pub fn reload(&self) -> Result<bool, TlsConfigError> {
+        self.acceptor.reload()
+    }
 }
 
 fn bind_tcp(addr: SocketAddr) -> io::Result<TcpListener> {

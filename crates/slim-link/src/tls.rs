@@ -123,6 +123,14 @@ impl ServerTls {
             reload_interval: DEFAULT_RELOAD_INTERVAL,
         }
     }
+
+    /// Reads the certificates and the key, and forgets them again.
+    ///
+    /// # Errors
+    /// If they cannot be used.
+    pub fn check(&self) -> Result<(), TlsConfigError> {
+        Acceptor::new(self.clone()).map(drop)
+    }
 }
 
 /// TLS of a dialler. The default trusts the authorities of the system and shows no

@@ -16,10 +16,10 @@
 //!         connections: 10000
 //! ```
 //!
-//! A key that nobody knows is an error, except in a server entry, where others
-//! ignore it and we say so. A key that is known but asks for something this node
-//! cannot do yet is an error too, and whoever does not say that links are not to be
-//! encrypted has to give a certificate.
+//! A key that nobody knows is an error, which names the one that may be meant. Some
+//! that others know have no effect here, and we say so. A key that asks for something
+//! this node cannot do yet is an error too, and whoever does not say that links are
+//! not to be encrypted has to give a certificate.
 
 use std::time::Duration;
 
@@ -36,6 +36,23 @@ mod tls;
 
 /// With a shorter queue every burst would be taken for a slow subscriber.
 const MIN_QUEUE_BYTES: u64 = 16 * 1024;
+
+/// Keys of a server entry that others know. The last three count in the first entry
+/// only.
+const WITHOUT_EFFECT: [&str; 12] = [
+    "http2_only",
+    "keepalive",
+    "link_hmac_poll_interval_ms",
+    "max_concurrent_streams",
+    "max_frame_size",
+    "max_header_list_size",
+    "metadata",
+    "read_buffer_size",
+    "write_buffer_size",
+    "require_header_mac",
+    "negotiation_timeout_secs",
+    "link_hmac_timeout_secs",
+];
 
 /// What a file says; `None` where it says nothing.
 #[derive(Debug, Default)]
@@ -179,7 +196,10 @@ fn read_dataplane(mut section: Section, config: &mut FileConfig) -> Result<(), C
             config.require_header_mac = server.flag("require_header_mac")?;
             config.negotiation_timeout = negotiation_timeout(&mut server)?;
         }
-        server.ignore_rest(&mut config.ignored);
+        for key in WITHOUT_EFFECT {
+            server.ignore(key, &mut config.ignored);
+        }
+        server.deny_rest()?;
     }
     config.limits = read_limits(section.section("limits")?)?;
     section.refuse("clients", "links to other nodes are not supported yet")?;

@@ -8,12 +8,14 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use slim_node::{
-    BindError, Endpoint, KeyPair, ListenConfig, ListenError, Node, NodeConfig, Pem, ServerTls,
+    BindError, Certificates, Endpoint, KeyPair, ListenConfig, ListenError, Node, NodeConfig, Pem,
+    ServerTls,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{Level, error, info, warn};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use self::file::{FileConfig, Reference};
@@ -47,6 +49,9 @@ struct Args {
     /// Configuration file, YAML
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Only say whether this file could be used, and end: status 0, or 2 and the reason
+    #[arg(long, value_name = "FILE", exclusive = true)]
+    check: Option<PathBuf>,
     /// Connections at once; more wait until one goes; at least 1; overrides the file
     /// [default: 10000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -98,6 +103,9 @@ impl Failure {
 }
 
 fn start(args: Args) -> Result<(), Failure> {
+    if let Some(path) = &args.check {
+        return check(path);
+    }
     let file = args.config.as_deref().map(read_file).transpose()?;
     if let (Some(path), Some(FileConfig { listen, .. })) = (&args.config, &file)
         && listen.is_empty()
@@ -116,7 +124,7 @@ fn start(args: Args) -> Result<(), Failure> {
     limits.connections = args.max_connections.map(|n| n as usize).or(limits.connections);
     limits.messages_per_second_per_link = args.max_rate.or(limits.messages_per_second_per_link);
     let level = args.log.unwrap_or_else(|| file.log_level.unwrap_or(Level::INFO).into());
-    init_log(level, args.log_format);
+    let set_level = init_log(level, args.log_format);
     for key in &file.ignored {
         warn!(key, "configuration key has no effect");
     }
@@ -128,7 +136,61 @@ fn start(args: Args) -> Result<(), Failure> {
     let runtime = runtime.build().map_err(|error| Failure::new(FAILED, error.to_string()))?;
     let mut config = node_config(listen(args.listen, tls, &file), file);
     fit_descriptors(&mut config);
-    runtime.block_on(run(config))
+    // What an option says stays.
+    let followed = args.config.filter(|_| args.log.is_none());
+    let reload = Reload { file: followed, set_level };
+    runtime.block_on(run(config, reload))
+}
+
+/// Says whether a file could be used, with the certificates that it names.
+fn check(path: &Path) -> Result<(), Failure> {
+    let bad = |reason: String| Failure::new(USAGE, format!("{}: {reason}", path.display()));
+    let file = read_file(path)?;
+    if file.listen.is_empty() {
+        return Err(bad("no dataplane.servers to listen for".to_owned()));
+    }
+    for ListenConfig { endpoint, tls } in &file.listen {
+        if let Some(tls) = tls {
+            tls.check().map_err(|error| bad(format!("{endpoint}: {error}")))?;
+        }
+    }
+    let mut stdout = io::stdout().lock();
+    // If nobody reads it, the status says the same.
+    for key in &file.ignored {
+        writeln!(stdout, "{}: {key} has no effect", path.display()).ok();
+    }
+    writeln!(stdout, "{}: good", path.display()).ok();
+    Ok(())
+}
+
+/// What is done anew at SIGHUP.
+struct Reload {
+    /// For the log level, unless an option rules it.
+    file: Option<PathBuf>,
+    set_level: Box<dyn Fn(LevelFilter) + Send>,
+}
+
+impl Reload {
+    /// Reads files, so it blocks for a moment. What cannot be used changes nothing.
+    fn now(&self, certificates: &[Certificates]) {
+        for certificates in certificates {
+            let endpoint = certificates.endpoint();
+            match certificates.reload() {
+                Ok(true) => info!(%endpoint, "certificates loaded anew"),
+                Ok(false) => info!(%endpoint, "certificates are the same"),
+                Err(error) => warn!(%endpoint, %error, "the old certificates stay"),
+            }
+        }
+        match self.file.as_deref().map(read_file) {
+            None => {}
+            Some(Ok(file)) => {
+                let level = file.log_level.unwrap_or(Level::INFO);
+                (self.set_level)(level.into());
+                info!(%level, "log level as in the file");
+            }
+            Some(Err(failure)) => warn!(reason = failure.text, "the log level stays"),
+        }
+    }
 }
 
 fn read_file(path: &Path) -> Result<FileConfig, Failure> {
@@ -213,10 +275,15 @@ fn fit_descriptors(config: &mut NodeConfig) {
 
 /// Our own crates log at `level`. Others may show what goes over the wire, so they
 /// only warn.
-fn init_log(level: LevelFilter, format: LogFormat) {
-    let filter = Targets::new()
+fn log_filter(level: LevelFilter) -> Targets {
+    Targets::new()
         .with_default(level.min(LevelFilter::from_level(Level::WARN)))
-        .with_targets(["slim_node", "slim_link", "slim_proto"].map(|target| (target, level)));
+        .with_targets(["slim_node", "slim_link", "slim_proto"].map(|target| (target, level)))
+}
+
+/// Starts the log, and returns what sets its level later.
+fn init_log(level: LevelFilter, format: LogFormat) -> Box<dyn Fn(LevelFilter) + Send> {
+    let (filter, handle) = reload::Layer::new(log_filter(level));
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let log = tracing_subscriber::registry().with(filter);
     match format {
@@ -230,11 +297,14 @@ fn init_log(level: LevelFilter, format: LogFormat) {
         let text = panic.payload_as_str().unwrap_or_default();
         error!(place, text, "bug: a task has panicked");
     }));
+    // It fails only when there is no log any more.
+    Box::new(move |level| handle.reload(log_filter(level)).unwrap_or(()))
 }
 
-async fn run(config: NodeConfig) -> Result<(), Failure> {
+async fn run(config: NodeConfig, reload: Reload) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| Failure::new(FAILED, error.to_string());
     let mut signals = Signals::new().map_err(|error| failed(&error))?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(|error| failed(&error))?;
     let node_id = config.node_id.clone();
     let node = Node::bind(config).await.map_err(|error| {
         // Certificates that cannot be used are configuration.
@@ -246,6 +316,12 @@ async fn run(config: NodeConfig) -> Result<(), Failure> {
     }
     info!(node_id, version = env!("CARGO_PKG_VERSION"), "node up");
     let metrics = node.metrics();
+    let certificates = node.certificates();
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            tokio::task::block_in_place(|| reload.now(&certificates));
+        }
+    });
     let shutdown = async move {
         let name = signals.next().await;
         info!(signal = name, "draining; again to end at once");

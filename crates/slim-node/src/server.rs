@@ -18,7 +18,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::future::join_all;
 use indexmap::IndexMap;
 use slim_link::{
-    AcceptedLink, Drops, Endpoint, FrameReader, LinkEnd, ListenError, Listener, Outbound, PushError,
+    AcceptedLink, Certificates, Drops, Endpoint, FrameReader, LinkEnd, ListenError, Listener,
+    Outbound, PushError,
 };
 use slim_proto::{Frame, Message, RoutedFrame, SubscriptionAck};
 use tokio::task::yield_now;
@@ -115,6 +116,11 @@ impl Node {
     /// [`NodeConfig::listen`].
     pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         self.listeners.iter().map(Listener::endpoint)
+    }
+
+    /// Certificates that it shows, to be read again while it runs.
+    pub fn certificates(&self) -> Vec<Certificates> {
+        self.listeners.iter().filter_map(Listener::certificates).collect()
     }
 
     /// The node's counters. They can be read while it runs and afterwards.

@@ -1,6 +1,7 @@
 //! A mapping of the file whose keys are taken out one by one, so that what is left
 //! over is what nobody knows.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -25,7 +26,12 @@ impl ConfigError {
 pub(crate) struct Section {
     path: String,
     entries: Map<String, Value>,
+    /// Keys that were asked for, whether they are there or not.
+    known: BTreeSet<String>,
 }
+
+/// How much alike two keys are, of 1, if one may be meant by the other.
+const LIKENESS: f64 = 0.7;
 
 /// Path of a key.
 pub(crate) fn join(path: &str, key: &str) -> String {
@@ -35,8 +41,8 @@ pub(crate) fn join(path: &str, key: &str) -> String {
 impl Section {
     pub(crate) fn new(path: String, value: Value) -> Result<Self, ConfigError> {
         match value {
-            Value::Object(entries) => Ok(Self { path, entries }),
-            Value::Null => Ok(Self { path, entries: Map::new() }),
+            Value::Object(entries) => Ok(Self { path, entries, known: BTreeSet::new() }),
+            Value::Null => Ok(Self { path, entries: Map::new(), known: BTreeSet::new() }),
             _ => Err(ConfigError::new(path, "expected a mapping")),
         }
     }
@@ -47,7 +53,7 @@ impl Section {
 
     /// A nested mapping; empty if it is not there.
     pub(crate) fn section(&mut self, key: &str) -> Result<Self, ConfigError> {
-        let value = self.entries.remove(key).unwrap_or(Value::Null);
+        let value = self.take(key).unwrap_or(Value::Null);
         Self::new(join(&self.path, key), value)
     }
 
@@ -169,7 +175,20 @@ impl Section {
     pub(crate) fn deny_rest(self) -> Result<(), ConfigError> {
         match self.entries.keys().next() {
             None => Ok(()),
-            Some(key) => Err(self.unsupported(key, "unknown key")),
+            Some(key) => Err(self.unsupported(key, &self.unknown(key))),
+        }
+    }
+
+    /// That nobody knows a key, and which one may be meant.
+    fn unknown(&self, key: &str) -> String {
+        let likeness = |known: &String| match known.contains(key) || key.contains(&**known) {
+            true => 1.0,
+            false => strsim::jaro_winkler(key, known),
+        };
+        let nearest = self.known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+        match nearest.filter(|known| likeness(known) > LIKENESS) {
+            Some(known) => format!("unknown key, did you mean {known}?"),
+            None => "unknown key".to_owned(),
         }
     }
 
@@ -184,6 +203,7 @@ impl Section {
     }
 
     fn take(&mut self, key: &str) -> Option<Value> {
+        self.known.insert(key.to_owned());
         self.entries.remove(key).filter(|value| !value.is_null())
     }
 

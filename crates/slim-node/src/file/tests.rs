@@ -112,18 +112,25 @@ services:
 }
 
 #[test]
-fn unknown_keys_are_refused_by_their_path() {
-    for (text, path) in [
-        (service("node_id: a") + "\nlogging: {}", "logging"),
-        (service("node_id: a") + "\ntracing: { level: info }", "tracing.level"),
-        (service("node_id: a") + "\nruntime: { cores: 1 }", "runtime.cores"),
-        (service("nodeid: a"), "services.slim/0.nodeid"),
+fn unknown_keys_are_refused_with_the_nearest_known_one() {
+    let meant = |key| format!("unknown key, did you mean {key}?");
+    for (text, path, expected) in [
+        (service("node_id: a") + "\nlogging: {}", "logging", "unknown key".to_owned()),
+        (service("node_id: a") + "\ntracing: { level: info }", "tracing.level", meant("log_level")),
+        (service("node_id: a") + "\nruntime: { cores: 1 }", "runtime.cores", meant("n_cores")),
+        (service("nodeid: a"), "services.slim/0.nodeid", meant("node_id")),
         (
             "services: { slim/0: { dataplane: { server: [] } } }".to_owned(),
             "services.slim/0.dataplane.server",
+            meant("servers"),
+        ),
+        (
+            server("{ endpoint: '0.0.0.0:1', tls: { insecure: true }, buffersize: 7 }"),
+            "services.slim/0.dataplane.servers[0].buffersize",
+            "unknown key, did you mean read_buffer_size?".to_owned(),
         ),
     ] {
-        assert_eq!(error(&text), format!("{path}: unknown key"));
+        assert_eq!(error(&text), format!("{path}: {expected}"));
     }
 }
 
@@ -227,7 +234,7 @@ fn limits_are_read() {
             "messages_per_second_per_link: 4294967296",
             "messages_per_second_per_link: 4294967296 is too large",
         ),
-        ("names: 1", "names: unknown key"),
+        ("conections: 1", "conections: unknown key, did you mean connections?"),
     ] {
         assert_eq!(error(&limits(keys)), format!("{path}.{reason}"));
     }

@@ -178,7 +178,11 @@ fn a_bad_file_is_named_with_the_key_and_status_2() {
         assert_eq!(status, Some(2), "{stderr}");
         assert_eq!(stderr, format!("slim-node: {}: {expected}\n", file.path()));
     };
-    check("key", "services: { slim/0: { nodeid: x } }", "services.slim/0.nodeid: unknown key");
+    check(
+        "key",
+        "services: { slim/0: { nodeid: x } }",
+        "services.slim/0.nodeid: unknown key, did you mean node_id?",
+    );
     check("empty", "services: { slim/0: {} }", "no dataplane.servers to listen for");
     check(
         "env",
@@ -198,11 +202,11 @@ services:
   slim/0:
     node_id: from-the-file
     dataplane:
-      servers: [ { endpoint: '127.0.0.1:1', tls: { insecure: true }, buffer_size: 7 } ]
+      servers: [ { endpoint: '127.0.0.1:1', tls: { insecure: true }, read_buffer_size: 7 } ]
 ";
     let file = ConfigFile::new("good", text);
     let running = Running::start(&["--config", file.path(), "--listen", ANY_PORT], 1);
-    running.logs("services.slim/0.dataplane.servers[0].buffer_size");
+    running.logs("services.slim/0.dataplane.servers[0].read_buffer_size");
     let mut stream = RawConnection::open(running.addrs[0]).await.stream().await;
     let reply = stream.negotiate(slim_proto::ConnectionType::Edge).await;
     assert_eq!(reply.node_id, "from-the-file");
@@ -270,6 +274,71 @@ fn certificates_that_cannot_be_used_are_named_and_status_2() {
         assert_eq!(status, Some(2), "{stderr}");
         assert!(stderr.contains(expected), "{stderr}");
     }
+}
+
+#[test]
+fn a_file_can_be_checked() {
+    let [certificate, key] = certificate("check");
+    let text = |key: &str| {
+        format!(
+            "services: {{ slim/0: {{ domain_name: x, dataplane: {{ servers: [ {{ endpoint: \
+             '127.0.0.1:1', tls: {{ cert_file: '{}', key_file: '{key}' }} }} ] }} }} }}",
+            certificate.path()
+        )
+    };
+    let file = ConfigFile::new("check", &text(key.path()));
+    let output = run(&["--check", file.path()]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let path = file.path();
+    assert_eq!(said, format!("{path}: services.slim/0.domain_name has no effect\n{path}: good\n"));
+
+    let file = ConfigFile::new("check-bad", &text("/no/such/key"));
+    let (status, stderr) = fails(&["--check", file.path()]);
+    assert_eq!(status, Some(2));
+    assert!(stderr.contains("127.0.0.1:1: cannot read the key /no/such/key"), "{stderr}");
+    let (status, stderr) = fails(&["--check", "/no/such/file"]);
+    assert_eq!(status, Some(2), "{stderr}");
+}
+
+#[tokio::test]
+async fn sighup_loads_certificates_and_the_log_level_and_ends_no_link() {
+    let [certificate, key] = certificate("hangup");
+    let text = |level: &str| {
+        format!(
+            "tracing: {{ log_level: {level} }}\nservices: {{ slim/0: {{ dataplane: {{ servers: \
+             [ {{ endpoint: '{ANY_PORT}', tls: {{ cert_file: '{}', key_file: '{}', \
+             reload_interval: 0s }} }} ] }} }} }}",
+            certificate.path(),
+            key.path()
+        )
+    };
+    let file = ConfigFile::new("hangup", &text("info"));
+    let running = Running::start(&["--config", file.path()], 1);
+    let link = dial_with(running.addrs[0], &certificate).await.unwrap();
+    running.logs("link up");
+
+    let [new_certificate, new_key] = self::certificate("hangup-new");
+    std::fs::copy(new_certificate.path(), certificate.path()).unwrap();
+    std::fs::copy(new_key.path(), key.path()).unwrap();
+    std::fs::write(file.path(), text("debug")).unwrap();
+    running.signal("HUP");
+    running.logs("certificates loaded anew");
+    running.logs("log level as in the file level=DEBUG");
+    dial_with(running.addrs[0], &new_certificate).await.unwrap();
+
+    // What cannot be used changes nothing.
+    std::fs::write(key.path(), "no key").unwrap();
+    std::fs::write(file.path(), "tracing: { log_level: loud }").unwrap();
+    running.signal("HUP");
+    running.logs("the old certificates stay");
+    running.logs("the log level stays");
+    dial_with(running.addrs[0], &new_certificate).await.unwrap();
+
+    // The first link is there all the while.
+    let (sender, mut receiver) = link.split();
+    sender.send(&Message::Unsubscribe(subscription(&name("nobody", 1), 6))).await.unwrap();
+    within(receiver.recv()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -362,6 +431,7 @@ fn help_names_each_option() {
     for option in [
         "--listen",
         "--config",
+        "--check",
         "--tls-cert",
         "--tls-key",
         "--tls-client-ca",
