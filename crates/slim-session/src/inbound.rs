@@ -25,13 +25,16 @@
 //! A sender that left and was invited again counts from 1 again. Whoever was away
 //! meanwhile learns only that it is a member, as before. So a stream remembers what
 //! its last [`WINDOW`] messages were: a known id with other content, or one that no
-//! sender keeps any more, starts it anew.
+//! sender keeps any more, starts it anew. Of what was lost before we were away there is
+//! no content to compare: what comes in its place may be that one, sent again, or one of
+//! a new count. It is not delivered, and told as lost, for the sender is going to report
+//! it as delivered.
 //!
 //! A stream is kept while its sender is offline, since only what it remembers
 //! tells a message that was sent again from a new one. Whoever uses this admits
 //! members only, so the streams are as many as they.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hasher};
 use std::iter;
 use std::time::Duration;
@@ -123,8 +126,8 @@ struct Stream {
     last: u32,
     /// Nothing was sent before what was passed on.
     starts_at_one: bool,
-    /// Ids before the start that were told as lost.
-    told: BTreeSet<u32>,
+    /// Ids before the start that were told as lost, with the hash of the content.
+    told: BTreeMap<u32, u64>,
     /// The last that were passed on, the newest in front, up to [`WINDOW`].
     recent: VecDeque<Passed>,
     /// The ids after `last`.
@@ -137,7 +140,9 @@ struct Stream {
 #[derive(Clone, Debug)]
 enum Passed {
     Lost,
-    /// The hash of its content.
+    /// Lost before its sender may have begun to count anew.
+    LostBefore,
+    /// The hash of the content; also of what came in the place of [`Self::LostBefore`].
     Message(u64),
 }
 
@@ -170,12 +175,25 @@ impl Inbound {
         }
     }
 
+    /// We may have missed that senders left and came back.
+    pub(crate) fn expect_new_counts(&mut self) {
+        // The peer of a point-to-point session cannot come back.
+        if self.is_p2p {
+            return;
+        }
+        for passed in self.streams.values_mut().flat_map(|stream| &mut stream.recent) {
+            if matches!(passed, Passed::Lost) {
+                *passed = Passed::LostBefore;
+            }
+        }
+    }
+
     fn start(&mut self, source: &Name, last: u32, starts_at_one: bool) {
         self.streams.entry(source.route()).or_insert_with(|| Stream {
             source: source.clone(),
             last,
             starts_at_one,
-            told: BTreeSet::new(),
+            told: BTreeMap::new(),
             recent: VecDeque::new(),
             slots: VecDeque::new(),
             bytes: 0,
@@ -354,9 +372,20 @@ impl Stream {
             self.start_anew(actions);
         }
         let Some(mut index) = self.index(id) else {
-            let before_start = self.recent.len()..WINDOW;
-            let is_lost = !self.starts_at_one && before_start.contains(&self.behind(id));
-            if is_lost && self.told.insert(id) {
+            let behind = self.behind(id);
+            let is_lost = match self.recent.get_mut(behind) {
+                Some(passed @ Passed::LostBefore) => {
+                    *passed = Passed::Message(hash_of(&message));
+                    true
+                }
+                Some(_) => false,
+                // Before the start.
+                None => {
+                    let is_lost = !self.starts_at_one && behind < WINDOW;
+                    is_lost && self.told.insert(id, hash_of(&message)).is_none()
+                }
+            };
+            if is_lost {
                 actions.push(self.lost(1));
             }
             return Arrival::Duplicate;
@@ -395,8 +424,9 @@ impl Stream {
     fn is_of_another_count(&self, id: u32, message: &ReceivedMessage) -> bool {
         match self.recent.get(self.behind(id)) {
             Some(&Passed::Message(hash)) => hash != hash_of(message),
-            Some(Passed::Lost) => false,
-            None => id < self.last && self.behind(id) >= WINDOW,
+            Some(Passed::Lost | Passed::LostBefore) => false,
+            None if id < self.last && self.behind(id) >= WINDOW => true,
+            None => self.told.get(&id).is_some_and(|&hash| hash != hash_of(message)),
         }
     }
 
@@ -406,6 +436,7 @@ impl Stream {
         self.release(actions);
         self.last = 0;
         self.starts_at_one = true;
+        self.told.clear();
         self.recent.clear();
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::{World, config, is_data};
 use slim_proto::{Message, MessageType};
-use slim_session::{Command, Done, Input};
+use slim_session::{Command, Done, Input, SessionEvent};
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -358,4 +358,38 @@ fn a_copy_from_before_a_member_left_is_not_heard_when_it_is_back() {
     world.input(2, Input::Received(copy));
     world.run();
     assert_eq!(world.heard(2), ["bob: hello"]);
+}
+
+/// What carol said first lay before the start of her stream at bob, and was told as
+/// lost. She leaves and comes back while bob is away, and counts anew: he hears what she
+/// says under that number now.
+#[test]
+fn a_new_count_begins_with_a_number_that_was_told_as_lost() {
+    let mut world = World::new(&["alice", "carol", "bob"]);
+    let session = world.group(config(false));
+    world.lose(MessageType::Msg, 2, 1);
+    world.publish(1, session, "one");
+    world.run();
+    world.publish(1, session, "two");
+    world.pass(seconds(3));
+    assert_eq!(world.heard(2), ["carol: two"]);
+    let misses = |world: &World| {
+        let events = world.apps[2].events.iter();
+        events.filter(|(_, event)| matches!(event, SessionEvent::MessageLost { .. })).count()
+    };
+    assert_eq!(misses(&world), 1);
+    world.apps[2].deaf = true;
+    world.close(1, session);
+    world.pass(seconds(40));
+    let again = world.invite(session, 1);
+    world.pass(seconds(5));
+    assert!(world.joined(again));
+    world.apps[2].deaf = false;
+    world.pass(seconds(30));
+    let anew = world.publish(1, session, "anew");
+    world.pass(seconds(15));
+    assert!(matches!(&world.apps[1].done[&anew],
+        Done::Published(Ok(report)) if report.delivered.len() == 2));
+    assert_eq!(world.heard(2), ["carol: two", "carol: anew"]);
+    assert_eq!(misses(&world), 1);
 }

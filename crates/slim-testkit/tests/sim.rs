@@ -67,6 +67,19 @@ fn a_member_that_missed_very_much() {
     check([509, 1016, 5295]);
 }
 
+/// What it said first was acknowledged, but neither delivered nor reported.
+#[test]
+fn a_member_that_is_back_speaks_under_a_number_that_is_lost() {
+    check([1_302_533]);
+}
+
+/// Not a fault: without MLS nothing tells such a copy from news, and on no real link
+/// does it come so late.
+#[test]
+fn a_copy_from_before_its_sender_left_that_is_overtaken() {
+    check([1_302_238]);
+}
+
 #[test]
 fn a_seed_tells_the_same_story_again() {
     for seed in [7, 77] {

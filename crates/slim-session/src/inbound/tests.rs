@@ -88,8 +88,8 @@ fn check_idle_reply(inbound: &mut Inbound, source: char, id: u32) {
     assert_eq!(reply, (Arrival::Duplicate, Vec::new()), "{id}");
 }
 
-/// Message `id` of a arrives for the first time, but lies before the start.
-fn check_too_early(inbound: &mut Inbound, id: u32) {
+/// Message `id` of a arrives, cannot be delivered any more, and is told as lost.
+fn check_told_lost(inbound: &mut Inbound, id: u32) {
     let (arrival, actions) = inbound.receive(at(0.), id, message('a', id));
     assert_eq!((brief(&actions), arrival), (to_strings(&["a-1"]), Arrival::Duplicate), "{id}");
 }
@@ -158,14 +158,14 @@ fn what_lies_before_the_start_is_told_as_lost_once() {
     let window = WINDOW as u32;
     let start = 300_u32;
     check_new(&mut inbound, 0., start, &["a300"]);
-    check_too_early(&mut inbound, start - 1);
+    check_told_lost(&mut inbound, start - 1);
     check_new(&mut inbound, 0., start + 3, &["a?301", "a?302"]);
     // Also while something waits, and wherever the stream has got to.
-    check_too_early(&mut inbound, start - 2);
+    check_told_lost(&mut inbound, start - 2);
     assert_eq!(inbound.reply_lost(&name('a'), 302), []);
     check_reply(&mut inbound, 301, &["a301", "a-1", "a303"]);
-    check_too_early(&mut inbound, 0);
-    check_too_early(&mut inbound, TOP);
+    check_told_lost(&mut inbound, 0);
+    check_told_lost(&mut inbound, TOP);
     for id in [TOP, 0, start - 2, start - 1] {
         check_duplicate(&mut inbound, id);
     }
@@ -177,15 +177,19 @@ fn what_lies_before_the_start_is_told_as_lost_once() {
         check_new(&mut inbound, 0., id, &[&format!("a{id}")]);
     }
     check_duplicate(&mut inbound, start);
-    for id in (TOP - 1000..=TOP).chain(start - 2..start) {
+    for id in TOP - 1000..=TOP {
         inbound.receive(at(0.), id, message('a', id));
     }
     assert_eq!(inbound.streams[&name('a').route()].told.len(), 4);
 }
 
+/// One of the same number, but not the same.
+fn other(id: u32) -> ReceivedMessage {
+    ReceivedMessage { payload: Bytes::from(vec![7; 9]), ..message('a', id) }
+}
+
 #[test]
 fn who_counts_anew_starts_a_new_stream() {
-    let other = |id: u32| ReceivedMessage { payload: Bytes::from(vec![7; 9]), ..message('a', id) };
     let mut inbound = group();
     for id in 1..=3 {
         check_new(&mut inbound, 0., id, &[&format!("a{id}")]);
@@ -218,14 +222,54 @@ fn who_counts_anew_after_many_messages_starts_a_new_stream() {
     check_new(&mut inbound, 0., 1, &["a1", "a2"]);
 }
 
-#[test]
-fn a_lost_message_that_comes_late_is_no_new_count() {
+/// A group of which the second message is lost.
+fn without_the_second() -> Inbound {
     let mut inbound = group();
     check_new(&mut inbound, 0., 1, &["a1"]);
     check_new(&mut inbound, 0., 3, &["a?2"]);
     check(inbound.reply_lost(&name('a'), 2), &["a-1", "a3"]);
+    inbound
+}
+
+#[test]
+fn a_lost_message_that_comes_late_is_no_new_count() {
+    let mut inbound = without_the_second();
     check_duplicate(&mut inbound, 2);
+    inbound.expect_new_counts();
     check_new(&mut inbound, 0., 4, &["a4"]);
+}
+
+#[test]
+fn what_comes_in_the_place_of_a_lost_one_after_we_were_away_is_told_as_lost() {
+    let mut inbound = without_the_second();
+    inbound.expect_new_counts();
+    let (arrival, actions) = inbound.receive(at(0.), 2, other(2));
+    assert_eq!((arrival, brief(&actions)), (Arrival::Duplicate, to_strings(&["a-1"])));
+    assert_eq!(inbound.receive(at(0.), 2, other(2)), (Arrival::Duplicate, Vec::new()));
+    // Here it shows that it counts anew, and what is missing is asked for.
+    let (arrival, actions) = inbound.receive(at(0.), 3, other(3));
+    assert_eq!((arrival, brief(&actions)), (Arrival::New, to_strings(&["a?1", "a?2"])));
+}
+
+#[test]
+fn a_new_count_that_begins_before_the_start_starts_a_new_stream() {
+    let mut inbound = group();
+    check_new(&mut inbound, 0., 4, &["a4"]);
+    check_told_lost(&mut inbound, 1);
+    check_duplicate(&mut inbound, 1);
+    let (arrival, actions) = inbound.receive(at(0.), 1, other(1));
+    assert_eq!((arrival, actions), (Arrival::New, vec![Action::Deliver(other(1))]));
+    // Of the count before, which is over.
+    assert!(inbound.streams[&name('a').route()].told.is_empty());
+}
+
+#[test]
+fn a_peer_has_no_other_count() {
+    let mut inbound = p2p();
+    check_new(&mut inbound, 0., 2, &["a?1"]);
+    check(inbound.reply_lost(&name('a'), 1), &["a-1", "a2"]);
+    inbound.expect_new_counts();
+    check_duplicate(&mut inbound, 1);
 }
 
 #[test]

@@ -217,6 +217,7 @@ impl Core {
     /// Takes the roster that a moderator sent. The application learns of who came
     /// and went meanwhile.
     pub(crate) fn take_roster(&mut self, cx: &mut Context<'_>, participants: &[Participant]) {
+        self.inbound.expect_new_counts();
         let listed = |name: &Name| participants.iter().any(|row| row.name.route() == name.route());
         let gone: Vec<Name> = (self.roster.iter())
             .map(|entry| entry.name.clone())

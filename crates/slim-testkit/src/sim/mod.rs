@@ -31,7 +31,8 @@
 //! back while a sender is away may get once more what it had before. Nobody has to
 //! agree with a moderator that is gone. An unreliable session promises neither
 //! order nor, without MLS, that a copy is noticed. If messages overtake each other on
-//! one link, which no real link does, rosters may differ without MLS.
+//! one link, which no real link does, rosters may differ without MLS, and nothing tells
+//! a late copy of what a member said before it left from what it says when it is back.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -601,14 +601,15 @@ impl World {
         let network = &self.plan.network;
         let view = &self.apps[id].sessions[&session];
         let published = self.ledger.publications.get(number).map_or(self.at, |it| it.at);
-        let since = |app: AppId| self.apps[app].sessions.get(&session).map(|view| view.since);
+        let times = |app: AppId| self.apps[app].sessions.get(&session).map_or(0, |it| it.times);
         if view.info.reliable {
             match self.plan.is_ordered() {
                 // For a sender that has not noticed that it was gone.
                 true if published < view.since => Promised::SinceJoined,
                 true => Promised::Always,
-                // From before the sender left and came back.
-                false if since(from).is_some_and(|since| published < since) => Promised::Nothing,
+                // A late copy from before the sender left is taken for news, and what
+                // then comes with its number for another count.
+                false if times(from) > 1 => Promised::Nothing,
                 false => Promised::SinceJoined,
             }
         } else if network.duplication == 0.0 && network.reordering == 0.0 {
