@@ -25,7 +25,7 @@ use anyhow::{Context, bail, ensure};
 use self::cast::{Cast, Ours};
 use self::process::Process;
 use self::record::{Acks, Echo, MemberId, Record, Said};
-use self::tools::{Part, Tools};
+use self::tools::{Part, SIGNERS, Tools};
 use crate::child::{Child, Output};
 use crate::difference::some_of;
 use crate::node::Node;
@@ -73,6 +73,8 @@ pub(crate) struct Stage<'a> {
     pub(crate) passers_by: Vec<MemberId>,
     /// How strictly the reference checks identities: `off`, `warn`, `enforce`.
     pub(crate) identity_binding: &'static str,
+    /// The keys of those who sign tokens instead of sharing a secret, if they do.
+    jwks: Option<PathBuf>,
 }
 
 impl<'a> Stage<'a> {
@@ -105,6 +107,7 @@ impl<'a> Stage<'a> {
             acks: Acks::Listeners,
             passers_by: Vec::new(),
             identity_binding: "warn",
+            jwks: None,
         };
         for attempt in 1.. {
             stage.node_address = format!("127.0.0.1:{}", ports::free()?);
@@ -179,6 +182,14 @@ impl<'a> Stage<'a> {
         &self.node_address
     }
 
+    /// Has those who start from now on sign tokens instead of sharing a secret.
+    pub(crate) fn use_tokens(&mut self) -> anyhow::Result<()> {
+        let path = self.folder.join("jwks.json");
+        fs::write(&path, tools::jwks()?).context("writing the keys")?;
+        self.jwks = Some(path);
+        Ok(())
+    }
+
     /// Starts a member.
     pub(crate) fn start(&mut self, part: &Part<'_>) -> anyhow::Result<MemberId> {
         let address = self.node_option.as_ref().unwrap_or(&self.node_address);
@@ -192,6 +203,11 @@ impl<'a> Stage<'a> {
         let log = self.log(part.label)?;
         let mut command = self.tools.member(part, node);
         command.env("SLIM_IDENTITY_BINDING", self.identity_binding);
+        if let Some(jwks) = &self.jwks {
+            let signer = SIGNERS.iter().find(|signer| signer.subject == part.label);
+            let signer = signer.with_context(|| format!("{} has no key", part.label))?;
+            Tools::sign_tokens(&mut command, signer, jwks);
+        }
         if let Some(ahead) = part.clock {
             self.give_clock(&mut command, part.label, ahead)?;
         }

@@ -55,6 +55,14 @@ pub trait Verifier: Debug + Send + Sync {
         }
         Ok(claims)
     }
+
+    /// Whether a good token shows that its maker may speak for the subject, and not
+    /// merely that it belongs to a circle in which everybody can make a token for anybody.
+    /// Only then does a new key under a known subject count as the same one, started
+    /// again. Default false.
+    fn tells_apart(&self) -> bool {
+        false
+    }
 }
 
 /// What a verified token says.

@@ -305,6 +305,10 @@ impl Verifier for Credentials {
     fn verify(&self, token: &str, now: u64) -> Result<Claims, VerifyError> {
         self.verifier.verify(token, now)
     }
+
+    fn tells_apart(&self) -> bool {
+        self.verifier.tells_apart()
+    }
 }
 
 impl fmt::Debug for Credentials {

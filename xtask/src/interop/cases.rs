@@ -273,6 +273,16 @@ pub(super) const CASES: &[Case] = &[
         play: groups::enforced,
     },
     Case {
+        name: "tokens",
+        about: "the same with JSON Web Tokens instead of a secret, signed with RSA, P-256, P-384 and Ed25519",
+        is_slow: false,
+        casts: || {
+            let six = [Ours, Theirs, Ours, Theirs, Ours, Theirs];
+            with_and_without_mls(groups(&Side::BOTH, &six))
+        },
+        play: groups::tokens,
+    },
+    Case {
         name: "away",
         about: "one of each kind goes away on purpose, and comes back",
         is_slow: false,

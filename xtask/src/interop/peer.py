@@ -8,7 +8,8 @@ case of `cargo xtask interop` is written once, whoever plays whom:
     peer.py p2p   --local org/ns/app --slim URL [--remote PEER] [--enable-mls] [--no-echo]
     peer.py rpc   --local org/ns/app --slim URL [--remote PEER]
 
-The shared secret is in SLIM_SHARED_SECRET. On stdin each line is published, and
+The shared secret is in SLIM_SHARED_SECRET, or there are `--identity KEY --subject NAME
+--algorithm ALG --trust JWKS --audience NAME`, and tokens are signed. On stdin each line is published, and
 there are `/invite NAME`, `/remove NAME`, `/publish {JSON}` (without "to"), `/who`,
 `/away` (soft close), `/back` (rejoin) and `/leave`. Instead of `/to NAME TEXT` there is
 
@@ -69,6 +70,8 @@ def parse():
         options.add_argument("--max-retries", type=int, default=5)
         options.add_argument("--no-echo", action="store_true")
         options.add_argument("--best-effort", action="store_true")
+        for option in ("--identity", "--subject", "--algorithm", "--trust", "--audience"):
+            options.add_argument(option)
     return parser.parse_args()
 
 
@@ -242,11 +245,32 @@ def session_config(args, kind):
                               metadata={}, mls_settings=mls)
 
 
+def token_identity(args):
+    """What signs our tokens, and what verifies everybody's, our own included."""
+    algorithm = slim.JwtAlgorithm["ED_DSA" if args.algorithm == "EdDSA" else args.algorithm]
+
+    def key(kind, file):
+        return slim.JwtKeyConfig(algorithm=algorithm, format=kind, key=slim.JwtKeyData.FILE(file))
+
+    common = {"audience": [args.audience], "duration": datetime.timedelta(hours=1)}
+    signer = slim.JwtKeyType.ENCODING(key(slim.JwtKeyFormat.PEM, args.identity))
+    verifier = slim.JwtKeyType.DECODING(key(slim.JwtKeyFormat.JWKS, args.trust))
+    return (
+        slim.IdentityProviderConfig.JWT(slim.ClientJwtAuth(
+            key=signer, issuer=args.subject, subject=args.subject, **common)),
+        slim.IdentityVerifierConfig.JWT(slim.JwtAuth(
+            key=verifier, issuer=None, subject=None, **common)),
+    )
+
+
 async def connect(args):
     service = slim.create_service(args.local.replace("/", "-"))
-    # The async variant panics: "there is no reactor running".
-    app = service.create_app_with_secret(
-        slim.Name.from_string(args.local), os.environ["SLIM_SHARED_SECRET"])
+    name = slim.Name.from_string(args.local)
+    # The async variants panic: "there is no reactor running".
+    if args.identity:
+        app = service.create_app(name, *token_identity(args))
+    else:
+        app = service.create_app_with_secret(name, os.environ["SLIM_SHARED_SECRET"])
     if args.slim.startswith("{"):
         config = slim.new_config_from_json(args.slim)
     else:

@@ -1,10 +1,14 @@
 //! How a node and a member of either side are started.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use anyhow::Context;
+use serde_json::{Value, json};
+
 use super::cast::{Ours, Side, Theirs};
-use crate::cargo::Programs;
+use crate::cargo::{self, Programs};
 use crate::node::program;
 
 /// What everybody shares who is meant to understand each other.
@@ -95,12 +99,64 @@ impl Tools {
         command
     }
 
+    /// Has a member sign tokens with a key for tests, instead of sharing the secret.
+    pub(crate) fn sign_tokens(command: &mut Command, signer: &Signer, jwks: &Path) {
+        command.env_remove("SLIM_SHARED_SECRET");
+        let key = keys().join(signer.key).with_extension("pem");
+        command.arg("--identity").arg(key).arg("--trust").arg(jwks);
+        command.args(["--subject", signer.subject, "--algorithm", signer.algorithm]);
+        command.args(["--audience", "interop"]);
+    }
+
     fn peer(&self) -> Command {
         let reference = self.reference.as_ref().expect("who casts the reference has it");
         let mut command = program(&reference.python);
         command.arg(&reference.peer).args(["--log", &self.log]);
         command
     }
+}
+
+/// Who signs tokens, and with which of the keys for tests.
+#[derive(Debug)]
+pub(crate) struct Signer {
+    /// As the label of the member.
+    pub(crate) subject: &'static str,
+    pub(crate) key: &'static str,
+    pub(crate) algorithm: &'static str,
+}
+
+/// Each kind of key at two members.
+pub(crate) const SIGNERS: [Signer; 7] = [
+    Signer { subject: "mod", key: "p384", algorithm: "ES384" },
+    Signer { subject: "p1", key: "rsa", algorithm: "RS256" },
+    Signer { subject: "p2", key: "rsa", algorithm: "RS256" },
+    Signer { subject: "p3", key: "p256", algorithm: "ES256" },
+    Signer { subject: "p4", key: "p256", algorithm: "ES256" },
+    Signer { subject: "p5", key: "ed25519", algorithm: "EdDSA" },
+    Signer { subject: "p6", key: "ed25519", algorithm: "EdDSA" },
+];
+
+/// A JWKS with the key of each of [`SIGNERS`] under its subject.
+pub(crate) fn jwks() -> anyhow::Result<String> {
+    let path = keys().join("jwks.json");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path:?}"))?;
+    let set: Value = serde_json::from_str(&text)?;
+    let known = set["keys"].as_array().context("no keys")?;
+    let keys = SIGNERS
+        .iter()
+        .map(|signer| {
+            let mut key = known.iter().find(|key| key["kid"] == signer.key).cloned();
+            if let Some(key) = &mut key {
+                key["kid"] = signer.subject.into();
+            }
+            key.with_context(|| format!("no key {}", signer.key))
+        })
+        .collect::<anyhow::Result<Vec<Value>>>()?;
+    Ok(json!({ "keys": keys }).to_string())
+}
+
+fn keys() -> PathBuf {
+    cargo::root().join("crates/slim-auth/tests/keys")
 }
 
 /// A member that is to be started.

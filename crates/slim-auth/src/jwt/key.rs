@@ -292,6 +292,10 @@ impl JwtKey {
         self.id.as_deref()
     }
 
+    pub(super) fn is_secret(&self) -> bool {
+        matches!(self.material, Material::Secret(_))
+    }
+
     pub(super) fn domain(&self) -> Option<&str> {
         self.domain.as_deref()
     }

@@ -113,6 +113,7 @@ fn each_algorithm_signs_and_verifies() {
                 issuer: Some("https://issuer.example".into()),
             };
             assert_eq!(claims, expected, "{algorithm}");
+            assert_eq!(verifier.tells_apart(), algorithm.family() != Family::Secret);
         }
         // Another key of the same kind, and any key of another algorithm, do not do.
         for other in Algorithm::ALL.into_iter().filter(|other| *other != algorithm) {
@@ -558,6 +559,21 @@ fn documents_with_keys() {
     );
     assert_eq!(empty("[]"), "not the JSON of a JWKS");
     assert_eq!(empty(&" ".repeat(KeySet::MAX_DOCUMENT + 1)), "more than 1048576 bytes");
+}
+
+#[test]
+fn keys_are_the_same_in_pem_and_in_a_jwks() {
+    let set = KeySet::from_jwks(include_str!("../../tests/keys/jwks.json")).unwrap();
+    for (id, algorithm) in [
+        ("rsa", Algorithm::Rs256),
+        ("p256", Algorithm::Es256),
+        ("p384", Algorithm::Es384),
+        ("ed25519", Algorithm::EdDsa),
+    ] {
+        let header = json!({ "alg": algorithm.as_str(), "kid": id });
+        let token = forged(&signer(algorithm), &header, &claims(json!({})));
+        assert!(verifier(set.clone()).verify(&token, NOW).is_ok(), "{id}");
+    }
 }
 
 #[test]

@@ -273,6 +273,15 @@ impl Verifier for JwtVerifier {
         }
         Ok(claims)
     }
+
+    /// Unless a key is a secret, with which everybody who verifies can also sign.
+    fn tells_apart(&self) -> bool {
+        let is_public = |keys: &KeySet| !keys.iter().any(JwtKey::is_secret);
+        match &*self.keys.read().unwrap_or_else(PoisonError::into_inner) {
+            Keys::Anybody(keys) => is_public(keys),
+            Keys::ByIssuer(issuers) => issuers.values().flatten().all(|keys| is_public(keys)),
+        }
+    }
 }
 
 impl fmt::Debug for JwtVerifier {

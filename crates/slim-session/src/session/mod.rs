@@ -196,10 +196,15 @@ impl Session {
         if !self.core.is_addressed(&message.destination) {
             return debug!(%source, "command refused: for somebody else");
         }
+        let kind = message.command.message_type();
         if !self.core.knows_key(&message) {
+            if let (Role::Moderator(moderator), MessageType::DiscoveryReply, true) =
+                (&mut self.role, kind, cx.verifier.tells_apart())
+            {
+                return moderator.on_started_again(&mut self.core, cx, &message);
+            }
             return debug!(%source, "command refused: not the key it joined with");
         }
-        let kind = message.command.message_type();
         if let Some(answer) = self.core.memory.recall(&source, kind, message_id) {
             let answer = answer.cloned();
             if let (Some(answer), true) = (answer, self.may_repeat(kind)) {

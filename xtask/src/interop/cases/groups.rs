@@ -57,6 +57,12 @@ pub(super) fn enforced(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     stage.close(moderator, &participants[2..])
 }
 
+/// The same with tokens that each signs with a key of its own, instead of a secret.
+pub(super) fn tokens(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    stage.use_tokens()?;
+    enforced(stage)
+}
+
 /// What members say in a burst.
 const BURST: usize = 500;
 

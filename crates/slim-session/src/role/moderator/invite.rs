@@ -100,6 +100,21 @@ impl Moderator {
         }
     }
 
+    /// A member answers that shows another key than it joined with, under a token that
+    /// nobody else could have: it was started again, and knows nothing of the session.
+    pub(crate) fn on_started_again(
+        &mut self,
+        core: &mut Core,
+        cx: &mut Context<'_>,
+        message: &Authentic,
+    ) {
+        let Some(Purpose::Discover(task)) = core.completed(message) else { return };
+        self.is_out(core, cx, &message.source);
+        if self.invites.contains_key(&task) {
+            self.join(core, cx, task, message.source.clone());
+        }
+    }
+
     /// Who answers a discovery is not in the session, so it need not be told to go:
     /// that would throw it out again.
     pub(super) fn is_out(&mut self, core: &mut Core, cx: &mut Context<'_>, name: &Name) {
