@@ -54,6 +54,10 @@ pub(super) fn play(stage: &mut Stage<'_>, cell: Cell) -> anyhow::Result<String> 
             if cell.operation == Operation::Close {
                 scene.others_are_told(stage)?;
             }
+            if cell.operation == Operation::Rejoin {
+                // The others have the line; who is held comes back only now.
+                stage.settled(&[scene.moderator])?;
+            }
             scene.hit(stage)?;
             scene.relent(stage)?;
         }
@@ -331,6 +335,10 @@ impl Scene {
             if operation == Operation::Invite && moment == Moment::During {
                 stage.have_ended(&[self.subject])?;
             }
+            if operation == Operation::Commit {
+                // It has not been removed yet, or has ended because of that.
+                stage.have_ended(self.other.as_slice())?;
+            }
             return stage.have_ended(&left);
         }
         if !self.can_begin() {
@@ -373,7 +381,11 @@ impl Scene {
                 self.group.extend(self.other);
                 Ok(())
             }
-            (Operation::Commit | Operation::Rejoin, Moment::During) => self.knows_of_removal(stage),
+            (Operation::Commit, Moment::During) => self.knows_of_removal(stage),
+            (Operation::Rejoin, Moment::During) => {
+                self.knows_of_removal(stage)?;
+                self.has_heard(stage, self.subject)
+            }
             (Operation::Publish, Moment::During) => self.has_heard(stage, self.subject),
             _ => Ok(()),
         }
