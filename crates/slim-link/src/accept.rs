@@ -46,12 +46,31 @@ const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// Links per connection.
 const MAX_STREAMS: u32 = 100;
 
-/// Time between two signs of life from a connection, and how long each may take.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(120);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-
 /// How long cutting everything may take.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How it is noticed that a peer is gone without a word, and how old a connection gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Time between two signs of life that a peer is asked for (HTTP/2 PING). Default
+    /// 120 s.
+    pub interval: Duration,
+    /// How long each may take before the connection is cut. Default 20 s.
+    pub timeout: Duration,
+    /// A connection that is older is told to open no further links (HTTP/2 GOAWAY);
+    /// those that it has stay. Default 2 h, as everywhere.
+    pub max_connection_age: Duration,
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(120),
+            timeout: Duration::from_secs(20),
+            max_connection_age: Duration::from_secs(2 * 60 * 60),
+        }
+    }
+}
 
 /// How links are accepted.
 #[derive(Clone, Debug)]
@@ -85,6 +104,8 @@ pub struct AcceptConfig {
     /// [`DEFAULT_MAX_QUEUED_BYTES`]. While more is waiting, that share is the limit
     /// of each link.
     pub max_queued_bytes: usize,
+    /// Signs of life, and age.
+    pub keepalive: Keepalive,
     /// How long links may take to end after a shutdown before their connections
     /// are cut. Default 10 s.
     pub drain_timeout: Duration,
@@ -103,6 +124,7 @@ impl Default for AcceptConfig {
             max_newcomers: DEFAULT_MAX_NEWCOMERS,
             queue_bytes: DEFAULT_QUEUE_BYTES,
             max_queued_bytes: DEFAULT_MAX_QUEUED_BYTES,
+            keepalive: Keepalive::default(),
             drain_timeout: Duration::from_secs(10),
             counters: Arc::default(),
         }
@@ -179,6 +201,7 @@ where
     let (cut_all, cut) = watch::channel(());
     let (listening, mut listens) = watch::channel(());
     let drain_timeout = config.drain_timeout;
+    let keepalive = config.keepalive;
     let door =
         Door::new(config.max_connections, config.max_newcomers, Arc::clone(&config.counters));
     let negotiation_timeout = config.negotiation_timeout;
@@ -207,8 +230,9 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(Some(PIECE_LEN as u32))
         .max_concurrent_streams(MAX_STREAMS)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .http2_keepalive_interval(Some(keepalive.interval))
+        .http2_keepalive_timeout(Some(keepalive.timeout))
+        .max_connection_age(keepalive.max_connection_age)
         .serve_with_incoming_shutdown(service, incoming, pending::<()>());
 
     let mut finished = pin!(async {

@@ -37,7 +37,7 @@ mod socket;
 mod tls;
 mod transport;
 
-pub use accept::{AcceptConfig, AcceptedLink, LINGER, LinkInfo, serve};
+pub use accept::{AcceptConfig, AcceptedLink, Keepalive, LINGER, LinkInfo, serve};
 pub use address::PeerAddr;
 pub use admission::{
     AcceptCounters, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_NEWCOMERS, NEWCOMER_GRACE,

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use slim_link::{
-    AcceptConfig, CloseReason, DialConfig, Drops, LinkEnd, Listener, MAX_BATCH_FRAMES, PeerAddr,
-    PushError, dial,
+    AcceptConfig, CloseReason, DialConfig, Drops, Keepalive, LinkEnd, Listener, MAX_BATCH_FRAMES,
+    PeerAddr, PushError, dial,
 };
 use slim_proto::{
     ConnectionType, Frame, Header, LinkNegotiation, MAX_MESSAGE_LEN, Message, SubscriptionAck,
@@ -591,6 +591,55 @@ async fn links_that_do_not_end_are_cut() {
     let end = soon(receiver.recv()).await.unwrap_err();
     assert!(matches!(end, LinkEnd::Ended | LinkEnd::Lost(_)), "{end:?}");
     assert!(deaf.link.outbound.is_closed());
+}
+
+#[tokio::test]
+async fn an_old_connection_keeps_its_links_and_gets_no_further_ones() {
+    let max_connection_age = Duration::from_millis(50);
+    let keepalive = Keepalive { max_connection_age, ..Keepalive::default() };
+    let mut node = Node::start(AcceptConfig { keepalive, ..AcceptConfig::default() }).await;
+    let mut connection = RawConnection::open(node.addr).await;
+    let mut stream = connection.stream(PATH).await;
+    let key = stream.negotiate().await;
+    let mut accepted = node.accepted().await;
+    soon(connection.ended()).await;
+    // The one that is there works as before.
+    stream.send_message(&subscribe(key.signed(header()), 7)).await;
+    let mut frames = Vec::new();
+    soon(accepted.link.frames.read_batch(&mut frames)).await.unwrap();
+    assert_eq!(frames.len(), 1);
+    let ack = Message::SubscriptionAck(SubscriptionAck { subscription_id: 7, result: Ok(()) });
+    accepted.link.outbound.try_push_control(&ack).unwrap();
+    accepted.link.outbound.wake();
+    assert_eq!(stream.message().await, ack);
+}
+
+#[tokio::test]
+async fn a_peer_that_gives_no_sign_of_life_is_cut() {
+    let (interval, timeout) = (Duration::from_millis(50), Duration::from_millis(50));
+    let keepalive = Keepalive { interval, timeout, ..Keepalive::default() };
+    // Nothing else ends it.
+    let negotiation_timeout = Duration::from_secs(600);
+    let config = AcceptConfig { keepalive, negotiation_timeout, ..AcceptConfig::default() };
+    let mut node = Node::start(config).await;
+    // One that answers stays.
+    let (_link, mut lively) = node.link().await;
+    let mut silent = frozen(node.addr).await;
+    let mut rest = Vec::new();
+    soon(silent.read_to_end(&mut rest)).await.ok();
+    let mut frames = Vec::new();
+    let waiting =
+        tokio::time::timeout(3 * (interval + timeout), lively.link.frames.read_batch(&mut frames));
+    assert!(waiting.await.is_err(), "the other link is there");
+}
+
+/// A peer that says hello in HTTP/2, and nothing from then on.
+async fn frozen(addr: std::net::SocketAddr) -> TcpStream {
+    let mut tcp = TcpStream::connect(addr).await.unwrap();
+    // RFC 9113 §3.4: the preface, empty settings, and that theirs are taken.
+    tcp.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    tcp.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0]).await.unwrap();
+    tcp
 }
 
 #[tokio::test]

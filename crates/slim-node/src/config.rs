@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use slim_link::{
     AcceptConfig, AcceptCounters, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_NEWCOMERS,
-    DEFAULT_MAX_QUEUED_BYTES, DEFAULT_QUEUE_BYTES, ListenConfig,
+    DEFAULT_MAX_QUEUED_BYTES, DEFAULT_QUEUE_BYTES, Keepalive, ListenConfig,
 };
 
 /// Where a node listens if nothing else is said.
@@ -63,6 +63,9 @@ pub struct NodeConfig {
     /// Default none: no limit. Who sends more is slowed down by flow control, and
     /// loses nothing; so are its own subscriptions.
     pub max_messages_per_second: Option<NonZeroU32>,
+    /// How it is noticed that an application is gone without a word, and how old a
+    /// connection gets.
+    pub keepalive: Keepalive,
     /// How long links may take to end after a shutdown. Default 10 s. What is
     /// queued and not taken until then is lost.
     pub drain_timeout: Duration,
@@ -83,6 +86,7 @@ impl Default for NodeConfig {
             slow_subscriber_grace: Duration::from_secs(1),
             max_subscriptions_per_link: DEFAULT_MAX_SUBSCRIPTIONS,
             max_messages_per_second: None,
+            keepalive: Keepalive::default(),
             drain_timeout: Duration::from_secs(10),
         }
     }
@@ -98,6 +102,7 @@ impl NodeConfig {
             max_newcomers: self.max_unnegotiated_connections,
             queue_bytes: self.queue_bytes,
             max_queued_bytes: self.max_queued_bytes,
+            keepalive: self.keepalive,
             drain_timeout: self.drain_timeout,
             counters,
             ..AcceptConfig::default()

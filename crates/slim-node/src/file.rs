@@ -24,7 +24,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use slim_node::{Endpoint, ListenConfig};
+use slim_node::{Endpoint, Keepalive, ListenConfig};
 use tracing::Level;
 
 use self::section::{ConfigError, Section};
@@ -37,11 +37,10 @@ mod tls;
 /// With a shorter queue every burst would be taken for a slow subscriber.
 const MIN_QUEUE_BYTES: u64 = 16 * 1024;
 
-/// Keys of a server entry that others know. The last three count in the first entry
+/// Keys of a server entry that others know. The last four count in the first entry
 /// only.
 const WITHOUT_EFFECT: [&str; 12] = [
     "http2_only",
-    "keepalive",
     "link_hmac_poll_interval_ms",
     "max_concurrent_streams",
     "max_frame_size",
@@ -49,6 +48,7 @@ const WITHOUT_EFFECT: [&str; 12] = [
     "metadata",
     "read_buffer_size",
     "write_buffer_size",
+    "keepalive",
     "require_header_mac",
     "negotiation_timeout_secs",
     "link_hmac_timeout_secs",
@@ -65,6 +65,7 @@ pub(crate) struct FileConfig {
     pub(crate) listen: Vec<ListenConfig>,
     pub(crate) require_header_mac: Option<bool>,
     pub(crate) negotiation_timeout: Option<Duration>,
+    pub(crate) keepalive: Keepalive,
     pub(crate) limits: Limits,
     /// Paths of keys that have no effect.
     pub(crate) ignored: Vec<String>,
@@ -195,6 +196,7 @@ fn read_dataplane(mut section: Section, config: &mut FileConfig) -> Result<(), C
         if index == 0 {
             config.require_header_mac = server.flag("require_header_mac")?;
             config.negotiation_timeout = negotiation_timeout(&mut server)?;
+            config.keepalive = read_keepalive(server.section("keepalive")?, &mut config.ignored)?;
         }
         for key in WITHOUT_EFFECT {
             server.ignore(key, &mut config.ignored);
@@ -237,6 +239,29 @@ fn read_server(server: &mut Section, config: &mut FileConfig) -> Result<(), Conf
     };
     config.listen.push(ListenConfig { endpoint, tls });
     server.refuse("auth", "authentication of links is not supported yet")
+}
+
+fn read_keepalive(
+    mut section: Section,
+    ignored: &mut Vec<String>,
+) -> Result<Keepalive, ConfigError> {
+    let mut keepalive = Keepalive::default();
+    for (key, value) in [
+        ("time", &mut keepalive.interval),
+        ("timeout", &mut keepalive.timeout),
+        ("max_connection_age", &mut keepalive.max_connection_age),
+    ] {
+        match section.duration(key)? {
+            Some(Duration::ZERO) => return Err(section.unsupported(key, "must be more than 0")),
+            Some(duration) => *value = duration,
+            None => {}
+        }
+    }
+    // Links last for hours without a word, and are never cut for their age.
+    section.ignore("max_connection_idle", ignored);
+    section.ignore("max_connection_age_grace", ignored);
+    section.deny_rest()?;
+    Ok(keepalive)
 }
 
 fn negotiation_timeout(server: &mut Section) -> Result<Option<Duration>, ConfigError> {

@@ -30,7 +30,7 @@ pub use config::{DEFAULT_MAX_SUBSCRIPTIONS, DEFAULT_PORT, NodeConfig};
 pub use metrics::{Dropped, Metrics, MetricsSnapshot};
 pub use server::{BindError, Node};
 pub use slim_link::{
-    Certificates, DEFAULT_RELOAD_INTERVAL, Endpoint, EndpointError, KeyPair, ListenConfig,
-    ListenError, Pem, ServerTls, TlsConfigError, TlsVersion,
+    Certificates, DEFAULT_RELOAD_INTERVAL, Endpoint, EndpointError, Keepalive, KeyPair,
+    ListenConfig, ListenError, Pem, ServerTls, TlsConfigError, TlsVersion,
 };
 pub use table::{LinkRoutes, RouteTable, SubscriptionError};

@@ -252,6 +252,7 @@ fn node_config(listen: Vec<ListenConfig>, file: FileConfig) -> NodeConfig {
         node_id: file.node_id.unwrap_or(default.node_id),
         require_header_mac: file.require_header_mac.unwrap_or(default.require_header_mac),
         negotiation_timeout: file.negotiation_timeout.unwrap_or(default.negotiation_timeout),
+        keepalive: file.keepalive,
         drain_timeout: file.drain_timeout.unwrap_or(default.drain_timeout),
     }
 }

@@ -176,6 +176,17 @@ impl RawConnection {
         Self { requests }
     }
 
+    /// Waits until no further stream may be opened.
+    pub(crate) async fn ended(&mut self) {
+        loop {
+            let (_, body) = mpsc::channel(1);
+            let request = Request::post("http://node/other").body(ChannelBody(body)).unwrap();
+            if self.requests.send_request(request).await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Returns when the response headers are there.
     pub(crate) async fn stream(&mut self, path: &str) -> RawStream {
         let (sender, body) = mpsc::channel(1000);

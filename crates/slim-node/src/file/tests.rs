@@ -210,6 +210,25 @@ fn what_is_not_yaml_is_refused_with_its_line() {
 }
 
 #[test]
+fn keepalive_is_read_from_the_first_entry() {
+    let with =
+        |keys: &str| server(&format!("{{ endpoint: 'unix:///run/s', keepalive: {{ {keys} }} }}"));
+    assert_eq!(parsed(&with("")).keepalive, Keepalive::default());
+    let config = parsed(&with(
+        "time: 1m, timeout: 5s, max_connection_age: 1h, max_connection_age_grace: 5m",
+    ));
+    let expected = Keepalive {
+        interval: Duration::from_secs(60),
+        timeout: Duration::from_secs(5),
+        max_connection_age: Duration::from_secs(3600),
+    };
+    assert_eq!(config.keepalive, expected);
+    let path = "services.slim/0.dataplane.servers[0].keepalive";
+    assert_eq!(config.ignored, [format!("{path}.max_connection_age_grace")]);
+    assert_eq!(error(&with("time: 0s")), format!("{path}.time: must be more than 0"));
+}
+
+#[test]
 fn limits_are_read() {
     let limits = |keys: &str| service_dataplane(&format!("limits: {{ {keys} }}"));
     assert_eq!(parsed(&limits("")).limits, Limits::default());
