@@ -1,9 +1,12 @@
 //! Identities other than a secret: keys, lists, tokens, and the document about them.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::{
@@ -234,29 +237,40 @@ fn who_is_not_trusted_is_told_by_whom() {
 }
 
 /// An issuer: signs what it is asked to.
-struct Issuer(JwtSigningKey);
+struct Issuer {
+    key: JwtSigningKey,
+    /// What it calls itself in its tokens, if it does.
+    url: Option<String>,
+}
 
 impl Issuer {
     fn new() -> Self {
-        Self(JwtSigningKey::from_any_pem(&new_did_pem().unwrap()).unwrap())
+        let key = JwtSigningKey::from_any_pem(&new_did_pem().unwrap()).unwrap();
+        Self { key, url: None }
+    }
+
+    fn jwks(&self) -> String {
+        let x = URL_SAFE_NO_PAD.encode(self.key.verifying_key().ed25519().unwrap());
+        let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "kid": "k", "x": x, "use": "jwt-svid" });
+        json!({ "keys": [jwk] }).to_string()
     }
 
     fn bundle(&self) -> String {
-        let x = URL_SAFE_NO_PAD.encode(self.0.verifying_key().ed25519().unwrap());
-        let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "kid": "k", "x": x, "use": "jwt-svid" });
-        let set = json!({ "keys": [jwk] }).to_string();
-        json!({ "example.org": STANDARD.encode(set) }).to_string()
+        json!({ "example.org": STANDARD.encode(self.jwks()) }).to_string()
     }
 
     fn token(&self, name: &str, pubkey: &str, lasts: u64) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        let claims = json!({
+        let mut claims = json!({
             "sub": format!("spiffe://example.org/{name}"),
             "exp": now + lasts - 1000,
             "aud": ["slim"],
             "pubkey": pubkey,
         });
-        self.0.sign_claims("k", claims.as_object().unwrap()).unwrap()
+        if let Some(url) = &self.url {
+            claims["iss"] = json!(url);
+        }
+        self.key.sign_claims("k", claims.as_object().unwrap()).unwrap()
     }
 
     /// Key, token and bundle of somebody, under the names of the document.
@@ -302,6 +316,69 @@ fn a_token_that_has_expired_is_told_in_words() {
     let exit = carol.exit();
     assert_ne!(exit.status, Some(0));
     assert!(exit.stderr.contains("expired 2 minutes ago"), "{exit:?}");
+}
+
+/// An OpenID Connect issuer over HTTP: where it is. Serves until the test ends.
+fn serve(issuer: &Issuer) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let discovery = json!({ "issuer": url, "jwks_uri": format!("{url}/keys") }).to_string();
+    let keys = issuer.jwks();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let mut request = String::new();
+            stream.read_line(&mut request).unwrap();
+            let (status, body) = match request.split(' ').nth(1) {
+                Some("/.well-known/openid-configuration") => ("200 OK", &discovery),
+                Some("/keys") => ("200 OK", &keys),
+                _ => ("404 Not Found", &String::new()),
+            };
+            let length = body.len();
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}");
+            // Who asked may be gone.
+            stream.get_mut().write_all(answer.as_bytes()).ok();
+        }
+    });
+    url
+}
+
+#[test]
+fn the_keys_of_an_issuer_are_fetched() {
+    let (node, folder) = (TestNode::start(), TempDir::new().unwrap());
+    let folder = folder.path();
+    let mut issuer = Issuer::new();
+    let url = serve(&issuer);
+    issuer.url = Some(url.clone());
+    for name in ["bob", "alice"] {
+        issuer.equip(folder, name, 5000);
+    }
+    let line = |name: &str, url: &str, more: &str| {
+        format!(
+            "p2p --local o/n/{name} --jwt {name}.token --jwt-key {name}-key.pem --audience slim \
+             --oidc-issuer {url} {more}"
+        )
+    };
+    let mut bob = start(&node, folder, &line("bob", &url, ""));
+    bob.expect("waiting");
+    let call = "--remote o/n/bob --message hi --iterations 1 --enable-mls";
+    start(&node, folder, &line("alice", &url, call)).exit_well();
+    let session = bob.expect("session");
+    assert_eq!(session["mls"], true);
+
+    // Somebody else's tokens, however well they are signed.
+    let mut other = Issuer::new();
+    other.url = Some(serve(&other));
+    other.equip(folder, "mallory", 5000);
+    let mallory = start(&node, folder, &line("mallory", &url, call)).exit();
+    mallory.assert_failed(4, "identity_refused");
+    let expected = format!("is issued by {}, expected {url}", other.url.unwrap());
+    assert!(mallory.stderr.contains(&expected), "{mallory:?}");
+
+    // Nobody is there: said at once, before anything is connected.
+    let gone = start(&node, folder, &line("alice", "http://127.0.0.1:9", call)).exit();
+    assert_eq!(gone.status, Some(1), "{gone:?}");
+    assert!(gone.stderr.contains("http://127.0.0.1:9/.well-known/jwks.json"), "{gone:?}");
 }
 
 /// Every block `sh` of docs/identity.md, in order, as it stands there.
