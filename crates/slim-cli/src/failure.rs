@@ -91,6 +91,14 @@ pub(crate) enum Failure {
         /// As it was given.
         node: String,
     },
+    /// The node was away when we left.
+    #[error("node {node} is away: not everybody was told that {what}")]
+    NotTold {
+        /// As it was given.
+        node: String,
+        /// What they should have been told.
+        what: &'static str,
+    },
     /// Whoever read standard output reads no more.
     #[error("standard output is closed")]
     OutputClosed,
@@ -131,6 +139,7 @@ impl Failure {
     pub(crate) fn status(&self) -> u8 {
         match self {
             Self::NodeLost { .. }
+            | Self::NotTold { .. }
             | Self::Lost { .. }
             | Self::OutputClosed
             | Self::Interrupted
@@ -159,6 +168,7 @@ impl Failure {
             Self::NothingReceived => "nothing_received",
             Self::Lost { .. } => "lost",
             Self::NodeLost { .. } => "node_lost",
+            Self::NotTold { .. } => "not_told",
             Self::OutputClosed => "output_closed",
             Self::Interrupted => "interrupted",
             Self::Other { code, .. } => code,

@@ -464,3 +464,50 @@ fn a_second_instance_does_not_replace_the_first() {
     assert!(world.apps[twin].invited.is_empty());
     assert_eq!(world.closed(2), None);
 }
+
+/// The moderator dies while it removes somebody: the others know already, so it has to
+/// learn it, too.
+#[test]
+fn who_is_removed_by_a_moderator_that_dies_meanwhile_learns_it() {
+    for mls in [false, true] {
+        let mut world = World::new(&["alice", "bob", "carol"]);
+        let session = world.group(config(mls));
+        world.lose(MessageType::GroupAck, 0, 99);
+        let name = world.name(1);
+        world.command(0, Command::Remove { session, name });
+        world.run();
+        world.apps[0].deaf = true;
+        world.pass(Duration::from_secs(15));
+        assert_eq!(world.closed(1), None, "she may still be telling the others");
+        world.pass(Duration::from_secs(2));
+        assert_eq!(world.closed(1), Some(CloseReason::Removed), "mls: {mls}");
+        assert_eq!(world.closed(2), None);
+    }
+}
+
+/// Somebody was killed and is not known to be offline yet: an invitation does not wait
+/// for it as long as that takes.
+#[test]
+fn a_killed_member_does_not_hold_up_an_invitation() {
+    for mls in [false, true] {
+        let mut world = World::new(&["alice", "bob", "carol"]);
+        let session = world.create_group(config(mls));
+        let bob = world.invite(session, 1);
+        world.run();
+        assert!(world.joined(bob));
+        world.apps[1].deaf = true;
+        let carol = world.invite(session, 2);
+        world.pass(Duration::from_secs(2));
+        assert!(!world.joined(carol), "bob may be slow");
+        world.pass(Duration::from_secs(2));
+        assert!(world.joined(carol), "mls: {mls}");
+        // He was, and has missed nothing.
+        world.apps[1].deaf = false;
+        world.pass(Duration::from_secs(2));
+        assert_eq!(world.changes(1), ["carol joined"]);
+        let publish = world.publish(2, session, "hello");
+        world.run();
+        assert!(matches!(&world.apps[2].done[&publish],
+            Done::Published(Ok(report)) if report.delivered.len() == 2));
+    }
+}

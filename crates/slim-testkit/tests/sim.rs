@@ -77,7 +77,7 @@ fn a_member_that_is_back_speaks_under_a_number_that_is_lost() {
 /// does it come so late.
 #[test]
 fn a_copy_from_before_its_sender_left_that_is_overtaken() {
-    check([1_302_238]);
+    check([1_302_238, 5_011_593]);
 }
 
 #[test]

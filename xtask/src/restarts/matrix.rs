@@ -27,7 +27,7 @@ fn row(operation: Operation, victim: Victim, hit: Hit) -> Row {
         (Invite, Participant, Killed) => ["no answer", "no answer", "joined"],
         (Invite, Participant, Stopped) => ["no answer", "no answer or joined", "joined"],
 
-        (Commit, Moderator, Killed) => ["–", "is not told", "removed"],
+        (Commit, Moderator, Killed) => ["–", "removed", "removed"],
         (Commit, Moderator, Stopped) => ["–", "moderator closed", "removed"],
         (Commit, ..) => REMOVED,
 

@@ -103,9 +103,8 @@ impl Scene {
             max_retries: MAX_RETRIES,
             ..Part::moderator(Ours, true, invites)
         })?;
-        // What is being removed when somebody does not answer, or when the group is closed.
+        // Who is being removed when it does not answer.
         stage.tolerate(moderator, "unconfirmed");
-        stage.tolerate(moderator, "session_closed");
         stage.has_joined(moderator, &participants)?;
         let mut group = participants;
         group.push(moderator);
@@ -274,6 +273,10 @@ impl Scene {
             stage.may_end(&[self.subject, self.moderator]);
         }
         match (self.victim(), self.cell.hit) {
+            (None, Hit::Killed | Hit::Stopped) if self.cell.operation == Operation::Close => {
+                stage.tolerate(self.moderator, "not_told");
+                if self.cell.hit == Hit::Killed { stage.kill_node() } else { stage.stop_node() }
+            }
             (None, Hit::Killed) => stage.kill_node(),
             (None, Hit::Stopped) => stage.stop_node(),
             (None, Hit::Frozen) => stage.freeze_node(true),
@@ -293,9 +296,9 @@ impl Scene {
         match (self.victim(), self.cell.hit) {
             (None, Hit::Killed | Hit::Stopped) => {
                 self.hold("cut")?;
-                if self.cell.operation == Operation::Close {
-                    // It does not wait for ever for a node that does not come.
-                    stage.have_ended(&[self.moderator])?;
+                if self.cell.operation == Operation::Close && self.cell.moment != Moment::After {
+                    // It does not wait for ever for a node that does not come, and says so.
+                    stage.has_ended_untold(self.moderator)?;
                 }
                 stage.start_node()
             }
@@ -381,7 +384,11 @@ impl Scene {
                 self.group.extend(self.other);
                 Ok(())
             }
-            (Operation::Commit, Moment::During) => self.knows_of_removal(stage),
+            (Operation::Commit, Moment::During) => {
+                self.knows_of_removal(stage)?;
+                // It has seen the commit, and waits for a while to be told so.
+                stage.have_ended(&[self.other.context("nobody to remove")?])
+            }
             (Operation::Rejoin, Moment::During) => {
                 self.knows_of_removal(stage)?;
                 self.has_heard(stage, self.subject)

@@ -90,6 +90,8 @@ struct Member {
     /// When the phase ends, or is too long.
     due: Instant,
     speaks_at: Instant,
+    /// It has left and could tell nobody.
+    is_untold: bool,
 }
 
 /// How things happened to end or begin.
@@ -233,6 +235,7 @@ impl<'a> World<'a> {
             phase: Phase::Starting,
             due: now + STEP_TIMEOUT,
             speaks_at: now,
+            is_untold: false,
         };
         self.members.insert(id, member);
         story.tell(&label, "starts")?;
@@ -352,6 +355,11 @@ impl World<'_> {
                 let (reason, phase) = (event.text("reason"), member.phase);
                 let is_expected = matches!(phase, Phase::Ending(expected) if expected == reason);
                 ensure!(is_expected, "closed: {reason}, while it is {phase:?}");
+            }
+            // Its node is being started again.
+            "error" if event.text("code") == "not_told" => {
+                ensure!(member.phase == Phase::Ending("left"), "not told, in {:?}", member.phase);
+                member.is_untold = true;
             }
             "error" => bail!("{}: {}", event.text("code"), event.text("message")),
             _ => {}
@@ -506,7 +514,8 @@ impl World<'_> {
             // Killed, and removed since.
             Phase::Ending("") => {}
             Phase::Ending(reason) => {
-                ensure!(status.success(), "ended with {status}");
+                let expected = if member.is_untold { Some(1) } else { Some(0) };
+                ensure!(status.code() == expected, "ended with {status}");
                 ensure!(
                     reason != "left" || self.judge.has_outcomes(id),
                     "left before its lines had outcomes"

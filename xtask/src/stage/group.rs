@@ -213,6 +213,17 @@ impl Stage<'_> {
         Ok(())
     }
 
+    /// Waits until its process has ended and told that it could not tell everybody.
+    pub(crate) fn has_ended_untold(&mut self, id: MemberId) -> anyhow::Result<()> {
+        self.wait(|stage| stage.without(&[id], "has ended", |member| member.status.is_some()))?;
+        let member = self.member(id);
+        let status = member.status.context("no status")?;
+        ensure!(status.code() == Some(1), "{} ended with {status}", member.label);
+        let is_told = member.events("error").any(|event| event.text("code") == "not_told");
+        ensure!(is_told, "{} did not tell that others were not told", member.label);
+        Ok(())
+    }
+
     /// Why the session of one of ours ended; the reference does not tell.
     pub(crate) fn ended_because(&self, id: MemberId, reason: &str) -> anyhow::Result<()> {
         let member = self.member(id);

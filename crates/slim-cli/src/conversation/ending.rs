@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use slim_client::{CloseReason, SessionId};
+use futures_util::FutureExt as _;
+use slim_client::{ClientEvent, ClientEvents, CloseReason, Session};
 use tokio::time::timeout;
 
-use super::{Conversation, Leaving, Live};
+use super::{Closing, Conversation, Leaving, Live};
 use crate::args::Role;
 use crate::failure::Failure;
 use crate::output::{Event, Reason};
@@ -15,9 +16,9 @@ use crate::p2p::Rounds;
 /// gives them less, but its time stands still while the node is away.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The same if the node is away when we leave: long enough for one that is merely
-/// being started again.
-const CLOSING_TIMEOUT_AWAY: Duration = Duration::from_secs(2);
+/// How long a node that is away when we leave may take to come back, so that somebody
+/// can be told: long enough for one that is merely being started again.
+const RETURN_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Conversation<'_> {
     /// Whether nothing is left to be told or to be waited for.
@@ -33,22 +34,41 @@ impl Conversation<'_> {
         }
         self.leaving = leaving;
         self.calling = None.into();
-        let limit = if self.is_away { CLOSING_TIMEOUT_AWAY } else { CLOSING_TIMEOUT };
         for live in &self.live {
             let session = live.session.clone();
+            let away = self.is_away.then(|| self.client.events());
             self.closing.push(Box::pin(async move {
+                let has_others = has_others(&session).await;
                 if leaving == Leaving::WithOutcomes {
                     session.flush().await;
                 }
-                timeout(limit, session.close()).await.is_err().then(|| session.id())
+                if let Some(events) = away {
+                    // If it does not, the session ends without the others.
+                    timeout(RETURN_TIMEOUT, reconnected(events)).await.ok();
+                }
+                let stalled = timeout(CLOSING_TIMEOUT, session.close()).await.is_err();
+                Closing { session: session.id(), has_others, stalled }
             }));
         }
     }
 
-    /// A session was told to close. If it `stalled`, it will not tell its end.
-    pub(super) fn on_closing(&mut self, stalled: Option<SessionId>) {
-        if let Some(id) = stalled {
-            self.on_closed(id, CloseReason::Left);
+    /// A session was told to close. If it stalled, it will not tell its end.
+    pub(super) fn on_closing(&mut self, closing: &Closing) {
+        // What ended it may be that the link is lost, which was told before.
+        while let Some(Some(event)) = self.client_events.next().now_or_never() {
+            self.on_client_event(event);
+        }
+        if self.is_away && closing.has_others {
+            let node = self.client.node().to_owned();
+            let what = match self.settings.role {
+                Role::Moderator { .. } => "the group is closed",
+                Role::Participant => "we left",
+                Role::Caller { .. } | Role::Listener { .. } => "the call is over",
+            };
+            self.verdict.get_or_insert(Failure::NotTold { node, what });
+        }
+        if closing.stalled {
+            self.on_closed(closing.session, CloseReason::Left);
         }
     }
 
@@ -96,6 +116,16 @@ impl Conversation<'_> {
     fn is_listener(&self) -> bool {
         matches!(self.settings.role, Role::Listener { .. })
     }
+}
+
+/// Whether somebody else is there to be told.
+async fn has_others(session: &Session) -> bool {
+    session.members().await.iter().any(|member| member.online && !member.is_self)
+}
+
+/// Waits until the node answers again.
+async fn reconnected(mut events: ClientEvents) {
+    while !matches!(events.next().await, Some(ClientEvent::Reconnected) | None) {}
 }
 
 fn reason_of(reason: CloseReason) -> Reason {

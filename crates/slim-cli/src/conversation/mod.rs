@@ -76,6 +76,15 @@ struct Invited {
     result: Result<Name, InviteError>,
 }
 
+/// A session that we have left, or closed for all.
+struct Closing {
+    session: SessionId,
+    /// Somebody else was in and online.
+    has_others: bool,
+    /// It did not end in time.
+    stalled: bool,
+}
+
 /// The state of the loop.
 pub(crate) struct Conversation<'a> {
     settings: &'a Settings,
@@ -105,7 +114,7 @@ pub(crate) struct Conversation<'a> {
     events: FuturesUnordered<BoxFuture<'static, (Session, Option<SessionEvent>)>>,
     outcomes: FuturesUnordered<BoxFuture<'static, Outcome>>,
     inviting: FuturesUnordered<BoxFuture<'static, Invited>>,
-    closing: FuturesUnordered<BoxFuture<'static, Option<SessionId>>>,
+    closing: FuturesUnordered<BoxFuture<'static, Closing>>,
     is_doing: bool,
 }
 
@@ -179,7 +188,7 @@ impl<'a> Conversation<'a> {
                 Some((session, event)) = self.events.next() => self.on_event(session, event),
                 Some(outcome) = self.outcomes.next() => self.on_outcome(outcome),
                 Some(invited) = self.inviting.next() => self.on_invited(invited),
-                Some(stalled) = self.closing.next() => self.on_closing(stalled),
+                Some(closing) = self.closing.next() => self.on_closing(&closing),
                 Some(session) = &mut self.arriving => self.on_arrival(session).await,
                 Some(called) = &mut self.calling => self.on_called(called).await,
                 Some(done) = &mut self.doing => self.on_done(done),

@@ -193,6 +193,10 @@ impl Conversation<'_> {
                 self.on_published(session, payload, result);
             }
             Done::Removed { result: Ok(()), .. } => {}
+            // The removal is overtaken by our own leaving, which the member is told.
+            Done::Removed { result: Err(RemoveError::Closed), .. }
+            | Done::Presence { result: Err(PresenceError::Closed), .. }
+                if self.leaving > Leaving::No => {}
             Done::Removed { session, result: Err(error) } => {
                 let code = match error {
                     RemoveError::NotMember { .. } => "not_a_member",

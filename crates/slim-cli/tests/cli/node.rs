@@ -41,16 +41,39 @@ fn a_conversation_survives_the_node() {
     }
 }
 
+/// It says that it could tell nobody.
 #[test]
 fn one_can_leave_while_the_node_is_away() {
     let mut node = TestNode::start();
-    let (mut moderator, client) = pair(&node, "");
+    let (mut moderator, mut client) = pair(&node, "");
+    node.stop();
+    for (member, what) in [(&mut moderator, "the group is closed"), (&mut client, "we left")] {
+        member.expect("disconnected");
+        member.signal(Signal::INT);
+        assert_eq!(member.expect("closed")["reason"], "left");
+        let error = member.expect("error");
+        assert_eq!(error["code"], "not_told");
+        assert!(error["message"].as_str().unwrap().ends_with(what), "{error}");
+    }
+    for member in [moderator, client] {
+        assert_eq!(member.exit().status, Some(1));
+    }
+}
+
+/// There is nobody to tell.
+#[test]
+fn one_can_leave_alone_while_the_node_is_away() {
+    let mut node = TestNode::start();
+    let (mut moderator, mut client) = pair(&node, "");
+    client.type_line("/leave");
+    client.expect("closed");
+    client.exit_well();
+    moderator.expect("participant");
     node.stop();
     moderator.expect("disconnected");
     moderator.signal(Signal::INT);
     moderator.expect("closed");
     moderator.exit_well();
-    drop(client);
 }
 
 #[test]

@@ -43,7 +43,7 @@ pub(crate) use self::{
     credential::Vetting,
     group::{CreateError, DecryptError, Decrypted, EncryptError, Group},
     joiner::{JoinError, Joiner, KeyPackageRefused},
-    process::ProcessError,
+    process::{Effect, ProcessError},
 };
 
 const CIPHER_SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256;

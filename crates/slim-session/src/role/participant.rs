@@ -39,6 +39,10 @@ const MAX_EARLY_UPDATES: usize = 64;
 /// two heartbeats to show its own epoch.
 const HEARSAY_PATIENCE: Duration = Duration::from_secs(25);
 
+/// How long the request to leave may take after the last of the others has answered,
+/// or has not.
+const DISMISSAL_MARGIN: Duration = Duration::from_secs(5);
+
 /// Key packages of one invitation; more copies of the request are ignored.
 const MAX_KEY_PACKAGES: usize = 16;
 
@@ -60,6 +64,9 @@ pub(crate) struct Participant {
     /// When to ask for another, unless the roster that goes with the last one comes
     /// before.
     roster_until: Option<Duration>,
+    /// The group is without us. The moderator tells us so once the others know; if it
+    /// does not by then, it is gone itself.
+    removed_until: Option<Duration>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -87,6 +94,7 @@ impl Participant {
             hearsay_until: None,
             renewal: Renewal::of_participant(cx.rng),
             roster_until: None,
+            removed_until: None,
         }
     }
 
@@ -146,6 +154,7 @@ impl Participant {
             Phase::Welcomed { message_id } => return *message_id = message.message_id,
             Phase::Active => {
                 if core.mls.is_none() {
+                    self.removed_until = None;
                     core.take_roster(cx, &welcome.participants);
                 }
                 return core.answer(cx, message, Command::GroupAck);
@@ -207,6 +216,12 @@ impl Participant {
             return;
         }
         let Some(mls) = core.mls.as_ref() else {
+            if is_about(core.info.local.route(), update) {
+                self.removed_until = None;
+                if update.op == GroupUpdateOp::Remove {
+                    self.await_dismissal(core, cx);
+                }
+            }
             self.change_roster(core, cx, update);
             return core.answer(cx, &message, Command::GroupAck);
         };
@@ -253,10 +268,14 @@ impl Participant {
                 }
                 break;
             }
-            if let Err(error) = mls.apply(cx, payload) {
-                warn!(%error, commit = next, "commit refused");
-                self.rejoin_at.get_or_insert(cx.now.at);
-                break;
+            match mls.apply(cx, payload) {
+                Ok(true) => self.await_dismissal(core, cx),
+                Ok(false) => {}
+                Err(error) => {
+                    warn!(%error, commit = next, "commit refused");
+                    self.rejoin_at.get_or_insert(cx.now.at);
+                    break;
+                }
             }
             self.change_roster(core, cx, &update.clone());
             core.answer(cx, &message, Command::GroupAck);
@@ -362,7 +381,7 @@ impl Participant {
             self.rejoin_at = Some(cx.now.at + core.control_pace().period);
             return core.presence_done(cx, &Err(PresenceError::Unconfirmed));
         }
-        (self.rejoin_at, self.hearsay_until) = (None, None);
+        (self.rejoin_at, self.hearsay_until, self.removed_until) = (None, None, None);
         self.roster_until = Some(cx.now.at + core.control_limit());
         // This one ack goes out under our name without its readable parts: the
         // reference's moderator takes it for a copy of our request otherwise,
@@ -383,6 +402,12 @@ impl Participant {
     }
 
     // ------------------------------------------------------------ ending
+
+    /// The moderator takes us out. It awaits our answer when it has told the others, so
+    /// we stay until then; if it dies meanwhile, nobody else would tell us.
+    fn await_dismissal(&mut self, core: &Core, cx: &Context<'_>) {
+        self.removed_until = Some(cx.now.at + core.control_limit() + DISMISSAL_MARGIN);
+    }
 
     /// The moderator removed us.
     pub(crate) fn on_leave_request(
@@ -475,6 +500,11 @@ impl Participant {
             debug!("no welcome came");
             core.vanish(cx);
         }
+        if self.removed_until.is_some_and(|until| until <= cx.now.at) {
+            self.removed_until = None;
+            debug!("removed, and nobody says so any more");
+            self.end(core, cx, CloseReason::Removed);
+        }
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
@@ -482,8 +512,8 @@ impl Participant {
             Phase::Invited { until } => Some(until),
             Phase::Welcomed { .. } | Phase::Active | Phase::Leaving => None,
         };
-        let rejoins = [self.rejoin_at, self.hearsay_until, self.roster_until];
-        rejoins.into_iter().chain([invited]).flatten().min()
+        let own = [self.rejoin_at, self.hearsay_until, self.roster_until, self.removed_until];
+        own.into_iter().chain([invited]).flatten().min()
     }
 }
 

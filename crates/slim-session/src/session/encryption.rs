@@ -6,8 +6,8 @@ use slim_proto::{MlsPayload, Name, NameId};
 
 use crate::api::MlsState;
 use crate::mls::{
-    AddCommit, CommitError, CreateError, DecryptError, Decrypted, EncryptError, Group, JoinError,
-    Joiner, KeyPackageRefused, Newcomer, ProcessError, SUITE_NAME, Vetting,
+    AddCommit, CommitError, CreateError, DecryptError, Decrypted, Effect, EncryptError, Group,
+    JoinError, Joiner, KeyPackageRefused, Newcomer, ProcessError, SUITE_NAME, Vetting,
 };
 use crate::outbox::Context;
 
@@ -173,16 +173,16 @@ impl Encryption {
         Ok(())
     }
 
-    /// Applies the next commit.
+    /// Applies the next commit. Gives whether it removes ourselves.
     pub(crate) fn apply(
         &mut self,
         cx: &Context<'_>,
         payload: &MlsPayload,
-    ) -> Result<(), EncryptionError> {
+    ) -> Result<bool, EncryptionError> {
         let group = self.group.as_mut().ok_or(EncryptionError::NoGroup)?;
-        group.process_commit(&payload.mls_content, &vetting(cx))?;
+        let effect = group.process_commit(&payload.mls_content, &vetting(cx))?;
         self.last_commit = payload.commit_id;
-        Ok(())
+        Ok(effect == Effect::SelfRemoved)
     }
 
     // ------------------------------------------------------------ data

@@ -601,15 +601,18 @@ impl World {
         let network = &self.plan.network;
         let view = &self.apps[id].sessions[&session];
         let published = self.ledger.publications.get(number).map_or(self.at, |it| it.at);
-        let times = |app: AppId| self.apps[app].sessions.get(&session).map_or(0, |it| it.times);
+        let has_left = |app: AppId| {
+            let view = self.apps[app].sessions.get(&session);
+            view.is_none_or(|view| view.times > 1 || !view.is_open)
+        };
         if view.info.reliable {
             match self.plan.is_ordered() {
                 // For a sender that has not noticed that it was gone.
                 true if published < view.since => Promised::SinceJoined,
                 true => Promised::Always,
-                // A late copy from before the sender left is taken for news, and what
-                // then comes with its number for another count.
-                false if times(from) > 1 => Promised::Nothing,
+                // A late copy from before the sender left is taken for news, once it is
+                // invited again, and what then comes with its number for another count.
+                false if has_left(from) => Promised::Nothing,
                 false => Promised::SinceJoined,
             }
         } else if network.duplication == 0.0 && network.reordering == 0.0 {

@@ -9,8 +9,8 @@ use slim_proto::{
 use tracing::{debug, warn};
 
 use super::{
-    Change, DOUBT, DOUBT_PACE, GATHER_LIMIT, GATHER_PAUSE, Invite, MAX_INVITES, MISMATCH_RETRIES,
-    Moderator, SLOT_LIMIT, Stage, Waiting, namesake,
+    ANNOUNCEMENT_LIMIT, Change, DOUBT, DOUBT_PACE, GATHER_LIMIT, GATHER_PAUSE, Invite, MAX_INVITES,
+    MISMATCH_RETRIES, Moderator, SLOT_LIMIT, Stage, Waiting, namesake,
 };
 use crate::api::{CreateError, Done, InviteError, ParticipantChange, RequestId};
 use crate::exchange::Request;
@@ -380,7 +380,8 @@ impl Moderator {
             core.request(cx, Purpose::Welcome(task), request, core.control_pace(), [peer.route()]);
             if let Some(invite) = self.invites.get_mut(&task) {
                 let announced = others.is_empty();
-                invite.stage = Stage::Admitting { peer, welcomed: false, announced };
+                let until = cx.now.at + ANNOUNCEMENT_LIMIT;
+                invite.stage = Stage::Admitting { peer, welcomed: false, announced, until };
             }
         }
         self.slot = Some((holders, cx.now.at + SLOT_LIMIT));
@@ -418,7 +419,7 @@ impl Moderator {
     }
 
     pub(super) fn finish_invite(&mut self, core: &mut Core, cx: &mut Context<'_>, task: TaskId) {
-        let Some(Stage::Admitting { peer, welcomed: true, announced: true }) =
+        let Some(Stage::Admitting { peer, welcomed: true, announced: true, .. }) =
             self.invites.get(&task).map(|invite| &invite.stage)
         else {
             return;

@@ -17,7 +17,7 @@
 //! | joining | JOIN_REPLY | queues the change | no answer |
 //! | queued | its turn | commit; GROUP_UPDATE to the others, GROUP_WELCOME | – |
 //! | admitting | GROUP_ACK of the welcome | the next change may go | no answer; the member is removed again |
-//! | | GROUP_ACKs of the update | joined | joined; who is silent is offline |
+//! | | GROUP_ACKs of the update | joined | joined; who is silent for long is offline |
 
 mod invite;
 mod remove;
@@ -61,6 +61,12 @@ const MAX_AWAY: usize = 1024;
 
 /// How long an unconfirmed welcome holds up the next change of the group.
 const SLOT_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long an invitation waits for the other members to confirm that they know of the
+/// new one: three times told, and a second to answer. A member that was killed does not,
+/// and would hold it up until it counts as offline. Who is merely slow is told on, and
+/// takes what the new one says after that.
+const ANNOUNCEMENT_LIMIT: Duration = Duration::from_secs(3);
 
 /// The first change waits for others who are being invited until none has answered for
 /// this long,
@@ -126,6 +132,8 @@ enum Stage {
         peer: Name,
         welcomed: bool,
         announced: bool,
+        /// How long the others may take to confirm.
+        until: Duration,
     },
 }
 
@@ -333,6 +341,14 @@ impl Moderator {
             self.gathering = None;
             self.pump(core, cx);
         }
+        let late = |invite: &Invite| invite.announced_by().is_some_and(|until| until <= cx.now.at);
+        let late: Vec<TaskId> = (self.invites.iter())
+            .filter(|(_, invite)| late(invite))
+            .map(|(task, _)| *task)
+            .collect();
+        for task in late {
+            self.on_announced(core, cx, task);
+        }
         self.resolve_doubts(core, cx);
     }
 
@@ -341,13 +357,24 @@ impl Moderator {
             Stage::Doubting { since, .. } => Some(*since + DOUBT),
             _ => None,
         });
+        let announced = self.invites.values().filter_map(Invite::announced_by);
         let slot = self.slot.as_ref().map(|(_, until)| *until);
-        doubts.chain(slot).chain(self.gathering.map(|(_, until)| until)).min()
+        doubts.chain(announced).chain(slot).chain(self.gathering.map(|(_, until)| until)).min()
     }
 
     fn next_task(&mut self) -> TaskId {
         self.next += 1;
         self.next
+    }
+}
+
+impl Invite {
+    /// Until when it waits for the others, if it does.
+    fn announced_by(&self) -> Option<Duration> {
+        match self.stage {
+            Stage::Admitting { announced: false, until, .. } => Some(until),
+            _ => None,
+        }
     }
 }
 
