@@ -32,8 +32,12 @@ fn check_target(text: &str) {
             let shown = target.to_string();
             assert_eq!(shown.parse().as_ref(), Ok(&target), "{shown}");
             // Nothing of what was said is left out.
-            let (host, port) = shown["http://".len()..].rsplit_once(':').expect("a port");
-            let said = text.strip_prefix("http://").unwrap_or(text);
+            if shown.starts_with("unix://") {
+                return assert_eq!(shown, text);
+            }
+            let scheme = if target.is_tls() { "https://" } else { "http://" };
+            let (host, port) = shown[scheme.len()..].rsplit_once(':').expect("a port");
+            let said = text.strip_prefix(scheme).unwrap_or(text);
             let said = said.strip_prefix(host).and_then(|rest| rest.strip_prefix(':'));
             let said = said.expect("the host that was said").trim_end_matches('/');
             assert_eq!(said.parse::<u16>(), port.parse(), "{shown}");

@@ -330,6 +330,8 @@ fn who_does_not_say_insecure_needs_a_certificate() {
         (format!("{source}, client_ca: {{ type: pem, path: a }}"), "tls.client_ca.data: required"),
         (format!("{source}, tls_version: tls1.1"), "tls.tls_version: \"tls1.1\" is neither"),
         (format!("{source}, cert: a"), "tls.cert: unknown key"),
+        ("cert_fil: a, key_file: b".to_owned(), "tls: a key without a certificate"),
+        ("cert_fil: a".to_owned(), "tls.cert_fil: unknown key, did you mean cert_file?"),
     ] {
         let error = error(&server(&format!("{{ endpoint: '0.0.0.0:1', tls: {{ {keys} }} }}")));
         let path = "services.slim/0.dataplane.servers[0]";

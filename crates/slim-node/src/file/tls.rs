@@ -1,6 +1,6 @@
 //! The key `tls` of a server entry, in the spelling of today and in the older one.
 
-use slim_node::{KeyPair, Pem, ServerTls, TlsVersion};
+use slim_node::{DEFAULT_RELOAD_INTERVAL, KeyPair, Pem, ServerTls, TlsVersion};
 
 use super::section::{ConfigError, Section};
 
@@ -26,33 +26,31 @@ pub(super) fn read(
         tls.ignore_rest(ignored);
         return Ok(None);
     }
-    let Some(identity) = identity(&mut tls)? else {
-        return Err(tls.itself(
-            "a certificate is missing: give source: { type: file, cert: …, key: … }, \
-             or insecure: true if links shall not be encrypted",
-        ));
+    let identity = identity(&mut tls)?;
+    let client_ca = authority(&mut tls, "client_ca")?;
+    let min_version = match tls.text("tls_version")?.as_deref() {
+        None | Some("tls1.3") => TlsVersion::Tls13,
+        Some("tls1.2") => TlsVersion::Tls12,
+        Some(version) => {
+            let reason = format!("{version:?} is neither tls1.3 nor tls1.2");
+            return Err(tls.unsupported("tls_version", &reason));
+        }
     };
-    let mut server = ServerTls::new(identity);
-    server.client_ca = authority(&mut tls, "client_ca")?;
-    if let Some(version) = tls.text("tls_version")? {
-        server.min_version = match version.as_str() {
-            "tls1.3" => TlsVersion::Tls13,
-            "tls1.2" => TlsVersion::Tls12,
-            _ => {
-                let reason = format!("{version:?} is neither tls1.3 nor tls1.2");
-                return Err(tls.unsupported("tls_version", &reason));
-            }
-        };
-    }
-    server.reload_interval = tls.duration("reload_interval")?.unwrap_or(server.reload_interval);
+    let reload_interval = tls.duration("reload_interval")?.unwrap_or(DEFAULT_RELOAD_INTERVAL);
     // Whom a node trusts that it dials: it dials nobody yet.
     for key in ["ca_source", "ca_file", "ca_pem", "include_system_ca_certs_pool"] {
         tls.ignore(key, ignored);
     }
     // They are followed anyway.
     tls.ignore("reload_client_ca_file", ignored);
+    let missing = tls.itself(
+        "a certificate is missing: give source: { type: file, cert: …, key: … }, \
+         or insecure: true if links shall not be encrypted",
+    );
+    // Whoever mistyped the key of the certificate is told that.
     tls.deny_rest()?;
-    Ok(Some(server))
+    let identity = identity.ok_or(missing)?;
+    Ok(Some(ServerTls { identity, client_ca, min_version, reload_interval }))
 }
 
 /// `source: { type: file | pem, cert, key }`, or `cert_file` or `cert_pem`, and
