@@ -9,7 +9,7 @@ use slim_auth::SharedSecret;
 use slim_client::{Client, ParticipantChange, Session, SessionConfig, SessionEvent};
 use slim_node::NodeConfig;
 use slim_proto::{Name, SessionId};
-use slim_testkit::{Cluster, SECRET, next_session, within};
+use slim_testkit::{Cluster, SECRET, messages, next_session, within};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -128,6 +128,22 @@ impl Scene {
             }
         };
         within("progress of the conversation", reached).await;
+    }
+
+    /// Somebody is invited, hears some of what is said, and is removed.
+    pub(crate) async fn somebody_comes_and_goes(&self) {
+        let (dan, _) = client(&self.cluster, "dan").await;
+        within("joining", self.sessions[0].invite(dan.name())).await.unwrap();
+        self.hears_and_goes(&dan).await;
+    }
+
+    /// Who was invited hears some of what is said, and is removed.
+    pub(crate) async fn hears_and_goes(&self, newcomer: &Client) {
+        // Dropping it would be leaving.
+        let session = next_session(newcomer).await;
+        messages(&session, 5).await;
+        within("removing", self.sessions[0].remove(newcomer.name())).await.unwrap();
+        self.accept_epoch().await;
     }
 
     /// Does something for as long as it takes everybody to publish a few more.

@@ -6,7 +6,6 @@ use slim_proto::{
     BROADCAST, Body, Header, MAX_MESSAGE_LEN, Message, Name, Publish, SessionId, Subscription,
     SubscriptionAck, UNICAST, pb,
 };
-use slim_testkit::{messages, next_session, within};
 
 use crate::conversation::{Scene, beside_a_conversation, client};
 use crate::mallory::{Mallory, channels, data};
@@ -305,12 +304,7 @@ async fn replayed_frames() {
             ear.subscribe(&name).await;
         }
         // Commands, too: somebody comes and goes.
-        let (dan, _) = client(&scene.cluster, "dan").await;
-        within("joining", scene.sessions[0].invite(dan.name())).await.unwrap();
-        let dans = next_session(&dan).await;
-        messages(&dans, 5).await;
-        within("removing", scene.sessions[0].remove(dan.name())).await.unwrap();
-        scene.accept_epoch().await;
+        scene.somebody_comes_and_goes().await;
         let (mut overheard, mut commands) = (Vec::new(), 0);
         while commands < 2 || overheard.len() < 50 {
             let bytes = ear.link.next_bytes().await.unwrap();

@@ -12,7 +12,7 @@ use slim_proto::{
     SubscriptionAck,
 };
 use slim_session::{Endpoint, EndpointConfig, Input, Now, Output};
-use slim_testkit::{messages, next_session, within};
+use slim_testkit::within;
 
 use crate::conversation::{beside_a_conversation, client};
 use crate::mallory::{Mallory, unix};
@@ -117,12 +117,7 @@ async fn replies_that_nobody_asked_for() {
             mallory.settle().await;
         }
         // The moderator can still invite, and remove.
-        let (dan, _) = client(&scene.cluster, "dan").await;
-        within("joining", scene.sessions[0].invite(dan.name())).await.unwrap();
-        let dans = next_session(&dan).await;
-        messages(&dans, 5).await;
-        within("removing", scene.sessions[0].remove(dan.name())).await.unwrap();
-        scene.accept_epoch().await;
+        scene.somebody_comes_and_goes().await;
     })
     .await;
 }
@@ -200,10 +195,7 @@ async fn a_forged_reply_does_not_end_an_invitation() {
         let (dan, _) = client(&scene.cluster, "dan").await;
         let joined = within("the outcome", invite).await.unwrap();
         assert_eq!(joined.as_ref(), Ok(dan.name()));
-        let dans = next_session(&dan).await;
-        messages(&dans, 5).await;
-        within("removing", scene.sessions[0].remove(dan.name())).await.unwrap();
-        scene.accept_epoch().await;
+        scene.hears_and_goes(&dan).await;
     })
     .await;
 }
