@@ -39,7 +39,7 @@ impl Frame {
     /// # Errors
     /// If the bytes are no such message. The receiver drops them.
     pub fn parse(bytes: Bytes) -> Result<Self, FrameError> {
-        Self::parse_after(bytes, &mut LastHeader::default())
+        Self::read(bytes, None)
     }
 
     /// Like [`Self::parse`], for the next element of a stream: reads the header of a
@@ -48,6 +48,10 @@ impl Frame {
     /// # Errors
     /// As [`Self::parse`].
     pub fn parse_after(bytes: Bytes, last: &mut LastHeader) -> Result<Self, FrameError> {
+        Self::read(bytes, Some(last))
+    }
+
+    fn read(bytes: Bytes, last: Option<&mut LastHeader>) -> Result<Self, FrameError> {
         if bytes.len() > MAX_MESSAGE_LEN {
             return Err(FrameError::Malformed("longer than any message"));
         }
@@ -244,7 +248,7 @@ impl RoutedFrame {
         bytes: Bytes,
         kind: Field,
         body: Span,
-        last: &mut LastHeader,
+        last: Option<&mut LastHeader>,
     ) -> Result<Self, FrameError> {
         let (mut header, mut session, mut content) = (None, None, None);
         let mut fields = Fields::new(&bytes, body);
@@ -263,7 +267,10 @@ impl RoutedFrame {
         }
         let header_field = header.ok_or(FrameError::Missing("header"))?;
         let layout = Layout::new(kind, body, header_field)?;
-        let (header, repeats) = last.read(&bytes, layout.header)?;
+        let (header, repeats) = match last {
+            Some(last) => last.read(&bytes, layout.header)?,
+            None => (FrameHeader::parse(&bytes, layout.header)?, false),
+        };
         Ok(Self { bytes, header, repeats, subscription_id: 0, layout })
     }
 
@@ -298,6 +305,7 @@ impl RoutedFrame {
     /// rest of [`mac_preimage`](crate::canonical::mac_preimage).
     pub fn put_mac_body(&self, out: &mut Vec<u8>) {
         let FrameHeader { recv_from, forward_to, ttl, .. } = self.header;
+        out.reserve(self.mac_body_capacity());
         self.mac_fields(recv_from, forward_to, ttl).put(out);
     }
 
