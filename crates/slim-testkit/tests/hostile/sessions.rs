@@ -76,6 +76,15 @@ fn statements(scene: &Scene, mallory: &Mallory, claimed: usize) -> Vec<Command> 
     ]
 }
 
+/// All of these, under the name of each member.
+fn claims(scene: &Scene, mallory: &Mallory) -> Vec<(usize, Command)> {
+    let of = |claimed| {
+        let commands = [orders(scene, mallory), statements(scene, mallory, claimed)].concat();
+        commands.into_iter().map(move |command| (claimed, command))
+    };
+    (0..3).flat_map(of).collect()
+}
+
 /// Sends each of these to everybody in each of these ways.
 async fn say(scene: &Scene, mallory: &mut Mallory, commands: Vec<Command>) {
     for command in commands {
@@ -120,16 +129,12 @@ async fn a_member_who_claims_to_be_the_moderator() {
 async fn a_stranger_under_a_members_name() {
     beside_a_conversation(async |scene| {
         let mut mallory = Mallory::insider(scene).await;
-        for claimed in 0..3 {
-            let mut commands = orders(scene, &mallory);
-            commands.extend(statements(scene, &mallory, claimed));
-            for command in commands {
-                let body = Body::Command(command);
-                let mut publish = mallory.unsigned(&scene.channel, scene.session, body);
-                publish.header.source = scene.name(claimed);
-                let publish = mallory.sign(publish);
-                mallory.send_to_all(scene, &publish).await;
-            }
+        for (claimed, command) in claims(scene, &mallory) {
+            let body = Body::Command(command);
+            let mut publish = mallory.unsigned(&scene.channel, scene.session, body);
+            publish.header.source = scene.name(claimed);
+            let publish = mallory.sign(publish);
+            mallory.send_to_all(scene, &publish).await;
         }
         mallory.settle().await;
     })
@@ -142,16 +147,12 @@ async fn a_stranger_under_a_members_name() {
 async fn a_minted_token_of_a_member() {
     beside_a_conversation(async |scene| {
         let mut mallory = Mallory::insider(scene).await;
-        for claimed in 0..3 {
-            let mut commands = orders(scene, &mallory);
-            commands.extend(statements(scene, &mallory, claimed));
-            for command in commands {
-                for destination in mallory.everywhere(scene) {
-                    let body = Body::Command(command.clone());
-                    let publish = mallory.unsigned(&destination, scene.session, body);
-                    let publish = mallory.sign_as(scene, claimed, publish);
-                    mallory.send(publish).await;
-                }
+        for (claimed, command) in claims(scene, &mallory) {
+            for destination in mallory.everywhere(scene) {
+                let body = Body::Command(command.clone());
+                let publish = mallory.unsigned(&destination, scene.session, body);
+                let publish = mallory.sign_as(scene, claimed, publish);
+                mallory.send(publish).await;
             }
         }
         mallory.settle().await;
