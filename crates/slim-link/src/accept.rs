@@ -26,7 +26,8 @@ use crate::listen::{Connection, Dooms, Incoming, OpenLink, dropped};
 use crate::outbound::{CloseOnDrop, OutboundBody, Queue};
 use crate::reader::{Inbound, MessageReader};
 use crate::{
-    CloseReason, DEFAULT_QUEUE_BYTES, FrameReader, Listener, Outbound, PIECE_LEN, PeerAddr, grpc,
+    CloseReason, DEFAULT_QUEUE_BYTES, FrameReader, Health, Listener, Outbound, PIECE_LEN, PeerAddr,
+    grpc,
 };
 
 /// How long a closed link may take to be sent and read to its end, before its
@@ -111,6 +112,8 @@ pub struct AcceptConfig {
     pub drain_timeout: Duration,
     /// Counts what is accepted. Default: new ones.
     pub counters: Arc<AcceptCounters>,
+    /// Says whether links are taken. Default: a new one.
+    pub health: Arc<Health>,
 }
 
 impl Default for AcceptConfig {
@@ -127,6 +130,7 @@ impl Default for AcceptConfig {
             keepalive: Keepalive::default(),
             drain_timeout: Duration::from_secs(10),
             counters: Arc::default(),
+            health: Arc::default(),
         }
     }
 }
@@ -178,8 +182,8 @@ pub struct AcceptedLink {
 /// Accepts links until `shutdown`, then drains.
 ///
 /// For each negotiated link one task runs `on_link`; when it returns, the link is
-/// closed ([`CloseReason::Done`](crate::CloseReason::Done)). On `shutdown` the
-/// listeners are closed first, then every link: its [`FrameReader`] reports
+/// closed ([`CloseReason::Done`](crate::CloseReason::Done)). On `shutdown`
+/// [`AcceptConfig::health`] says so first, then the listeners are closed, then every link: its [`FrameReader`] reports
 /// [`LinkEnd::ClosedHere`](crate::LinkEnd::ClosedHere), what is queued goes out,
 /// the stream ends with OK. What has not ended after
 /// [`AcceptConfig::drain_timeout`] is cut and its task aborted, so this returns soon
@@ -212,6 +216,12 @@ where
             following.spawn(Arc::clone(tls).follow(listener.endpoint().to_string()));
         }
     }
+    let serving = config.health.begin();
+    let shutdown = async move {
+        shutdown.await;
+        // Before any listener is closed: who asks is sent elsewhere from now on.
+        drop(serving);
+    };
     let incoming = Incoming::new(listeners, shutdown, door, dooms, listening);
     let tasks = LinkTasks::default();
     let service = OpenChannel {
@@ -391,7 +401,11 @@ async fn run_link<F, Fut>(
         }
     }
     drop(closes);
-    if !is_taken(&queue).await {
+    // A server that stops gives all the time there is: what is queued is not sent again
+    // by anybody but its publisher.
+    let stops = shared.listens.has_changed().is_err();
+    let linger = if stops { config.drain_timeout } else { LINGER };
+    if !is_taken(&queue, linger).await {
         // The peer does not even read the end.
         open_link.cut();
     }
@@ -407,10 +421,10 @@ async fn pause(time: Duration, queue: &Queue, mut listens: watch::Receiver<()>) 
     }
 }
 
-/// Waits until the peer has taken what is queued and the end, for [`LINGER`] at most,
+/// Waits until the peer has taken what is queued and the end, for this long at most,
 /// and not for one that takes nothing.
-async fn is_taken(queue: &Queue) -> bool {
-    let until = Instant::now() + LINGER;
+async fn is_taken(queue: &Queue, linger: Duration) -> bool {
+    let until = Instant::now() + linger;
     loop {
         let queued = queue.queued();
         let soon = until.min(Instant::now() + STALL);

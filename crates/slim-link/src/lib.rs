@@ -27,6 +27,7 @@ mod dial;
 pub mod fuzzing;
 mod grpc;
 mod handshake;
+mod health;
 mod link;
 mod listen;
 mod listener;
@@ -45,6 +46,7 @@ pub use admission::{
 pub use budget::{DEFAULT_MAX_QUEUED_BYTES, QUEUE_SHARE};
 pub use dial::{DialConfig, DialError, DialStage, Target, TargetError, dial};
 pub use handshake::{MAX_ID_LEN, NegotiationError};
+pub use health::Health;
 pub use link::{Link, LinkReceiver, LinkSender, SendError};
 pub use listener::{Certificates, Endpoint, EndpointError, ListenConfig, ListenError, Listener};
 pub use outbound::{

@@ -19,7 +19,7 @@ use tokio_stream::Stream;
 use tracing::{debug, warn};
 
 use crate::admission::{Door, Place};
-use crate::listener::Raw;
+use crate::listener::{BACKLOG, Raw};
 use crate::socket::{Doom, OnFirstByte, Socket};
 use crate::tls::Acceptor;
 use crate::transport::Transport;
@@ -35,8 +35,10 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// those that have none any more to be closed by their peers.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Connections that are accepted after the shutdown, because they were made before.
-const LAST_ACCEPTS: usize = 1024;
+/// Connections that are accepted after the shutdown, because they were made before: all
+/// that can have waited at two listeners. Closing a listener breaks those that still do,
+/// and an application whose connection breaks before it has negotiated gives up.
+const LAST_ACCEPTS: usize = 2 * BACKLOG as usize;
 
 /// RFC 8446 §5.1: the first byte of a peer that wants to agree on TLS. In HTTP/2
 /// nothing begins like that.

@@ -18,7 +18,7 @@ use crate::{PeerAddr, ServerTls, TlsConfigError};
 /// Connections that may wait with the system to be accepted, if it allows so many: all
 /// applications of a node that was started again come at the same time, and who finds
 /// no place tries again seconds later.
-const BACKLOG: u32 = 2048;
+pub(crate) const BACKLOG: u32 = 2048;
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -22,6 +22,10 @@ pub struct NodeConfig {
     /// Where to listen, and whether TLS is spoken there; port 0 picks one. Default
     /// `127.0.0.1:46357`, which only this machine reaches, without TLS.
     pub listen: Vec<ListenConfig>,
+    /// Where the node can be looked at over HTTP: metrics, health, links and routes.
+    /// Whoever reaches this address sees all names and addresses, so it should be one
+    /// that only this machine reaches. Default none; port 0 picks one.
+    pub admin: Option<SocketAddr>,
     /// Own id, announced to each peer. Default: `node-` and a new UUID.
     pub node_id: String,
     /// Whether each message with a header needs a valid MAC. Default true; without
@@ -76,6 +80,7 @@ impl Default for NodeConfig {
         let accept = AcceptConfig::default();
         Self {
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)).into()],
+            admin: None,
             node_id: accept.node_id,
             require_header_mac: true,
             negotiation_timeout: Duration::from_secs(5),

@@ -21,6 +21,7 @@
 //! this node cannot do yet is an error too, and whoever does not say that links are
 //! not to be encrypted has to give a certificate.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -61,6 +62,7 @@ pub(crate) struct FileConfig {
     pub(crate) worker_threads: Option<usize>,
     pub(crate) thread_name: Option<String>,
     pub(crate) drain_timeout: Option<Duration>,
+    pub(crate) admin: Option<SocketAddr>,
     pub(crate) node_id: Option<String>,
     pub(crate) listen: Vec<ListenConfig>,
     pub(crate) require_header_mac: Option<bool>,
@@ -158,6 +160,8 @@ fn read_runtime(mut section: Section, config: &mut FileConfig) -> Result<(), Con
     config.worker_threads = section.number("n_cores")?.filter(|n| *n > 0).map(|n| n as usize);
     config.thread_name = section.text("thread_name")?;
     config.drain_timeout = section.duration("drain_timeout")?;
+    config.admin =
+        section.parsed("admin", "a numeric address and a port, such as 127.0.0.1:9464")?;
     section.deny_rest()
 }
 

@@ -18,13 +18,16 @@
 //! Decisions are in [`table`](RouteTable) and `router`, which do no IO; `server`
 //! carries them out.
 
+mod admin;
 mod config;
+mod links;
 mod metrics;
 mod rate;
 mod router;
 mod server;
 mod subscriber;
 mod table;
+mod view;
 
 pub use config::{DEFAULT_MAX_SUBSCRIPTIONS, DEFAULT_PORT, NodeConfig};
 pub use metrics::{Dropped, Metrics, MetricsSnapshot};
@@ -33,4 +36,4 @@ pub use slim_link::{
     Certificates, DEFAULT_RELOAD_INTERVAL, Endpoint, EndpointError, Keepalive, KeyPair,
     ListenConfig, ListenError, Pem, ServerTls, TlsConfigError, TlsVersion,
 };
-pub use table::{LinkRoutes, RouteTable, SubscriptionError};
+pub use table::{LinkRoutes, RoutePlace, RouteTable, SubscriptionError};

@@ -1,6 +1,7 @@
 //! The `slim-node` program: options, configuration file, log, signals.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -46,6 +47,11 @@ struct Args {
     /// Authorities of the clients, PEM; who shows no certificate of theirs is refused
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_client_ca: Option<PathBuf>,
+    /// Address for looking at the node over HTTP: /metrics, /healthz, /readyz,
+    /// /connections, /routes; who reaches it sees all names, so take one that only this
+    /// machine reaches; overrides the file [default: none]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<SocketAddr>,
     /// Configuration file, YAML
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -115,6 +121,7 @@ fn start(args: Args) -> Result<(), Failure> {
         return Err(Failure::new(USAGE, text));
     }
     let mut file = file.unwrap_or_default();
+    file.admin = args.admin.or(file.admin);
     let tls = server_tls(&args);
     if tls.is_some() && args.listen.is_empty() && !file.listen.is_empty() {
         let text = "--tls-cert is for addresses of --listen; the file has its own";
@@ -249,6 +256,7 @@ fn node_config(listen: Vec<ListenConfig>, file: FileConfig) -> NodeConfig {
         slow_subscriber_grace: (limits.slow_subscriber_grace)
             .unwrap_or(default.slow_subscriber_grace),
         listen,
+        admin: file.admin,
         node_id: file.node_id.unwrap_or(default.node_id),
         require_header_mac: file.require_header_mac.unwrap_or(default.require_header_mac),
         negotiation_timeout: file.negotiation_timeout.unwrap_or(default.negotiation_timeout),
@@ -314,6 +322,12 @@ async fn run(config: NodeConfig, reload: Reload) -> Result<(), Failure> {
     })?;
     for endpoint in node.endpoints() {
         announce(endpoint);
+    }
+    if let Some(address) = node.admin_addr() {
+        writeln!(io::stdout(), "admin on http://{address}").ok();
+        if !address.ip().is_loopback() {
+            warn!(%address, "--admin is open to other machines: they see all names and addresses");
+        }
     }
     info!(node_id, version = env!("CARGO_PKG_VERSION"), "node up");
     let metrics = node.metrics();

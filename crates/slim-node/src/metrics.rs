@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use slim_link::AcceptCounters;
 
 use crate::RouteTable;
+use crate::links::Links;
 use crate::subscriber::Subscriber;
 
 /// All counters at one moment, roughly: they are read one after the other. Those
@@ -29,6 +30,8 @@ pub struct MetricsSnapshot {
     pub refused_links: u64,
     /// Links that are up.
     pub links: u64,
+    /// Links that there have been, those that are up included.
+    pub opened_links: u64,
     /// Pairs of a link and a name that it has subscribed to.
     pub subscriptions: u64,
     /// Subscriptions that were refused because the link has too many, and
@@ -99,13 +102,13 @@ const COUNTERS: usize = Counter::Shed as usize + 1;
 pub struct Metrics {
     table: Arc<RouteTable<Subscriber>>,
     accepted: Arc<AcceptCounters>,
-    links: AtomicU64,
+    links: Arc<Links>,
     counters: [AtomicU64; COUNTERS],
 }
 
 impl Metrics {
-    pub(crate) fn new(table: Arc<RouteTable<Subscriber>>) -> Self {
-        let (accepted, links, counters) = Default::default();
+    pub(crate) fn new(table: Arc<RouteTable<Subscriber>>, links: Arc<Links>) -> Self {
+        let (accepted, counters) = Default::default();
         Self { table, accepted, links, counters }
     }
 
@@ -120,7 +123,8 @@ impl Metrics {
             refused_links: self.accepted.refused_links(),
             refused_subscriptions: read(Counter::RefusedSubscriptions),
             throttled: read(Counter::Throttled),
-            links: self.links.load(Ordering::Relaxed),
+            links: self.links.count() as u64,
+            opened_links: self.links.ever(),
             subscriptions: self.table.subscriptions() as u64,
             received: read(Counter::Received),
             received_bytes: read(Counter::ReceivedBytes),
@@ -153,12 +157,6 @@ impl Metrics {
             }
         }
     }
-
-    /// Counts a link for as long as the returned value lives.
-    pub(crate) fn count_link(&self) -> LinkCount<'_> {
-        self.links.fetch_add(1, Ordering::Relaxed);
-        LinkCount(self)
-    }
 }
 
 impl fmt::Debug for Metrics {
@@ -181,15 +179,5 @@ impl Tally {
         for (mine, theirs) in self.0.iter_mut().zip(other.0) {
             *mine += theirs;
         }
-    }
-}
-
-/// One link that is up.
-#[derive(Debug)]
-pub(crate) struct LinkCount<'a>(&'a Metrics);
-
-impl Drop for LinkCount<'_> {
-    fn drop(&mut self) {
-        self.0.links.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -14,22 +14,26 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use futures_util::future::join_all;
 use indexmap::IndexMap;
 use slim_link::{
     AcceptedLink, Certificates, Drops, Endpoint, FrameReader, LinkEnd, ListenError, Listener,
-    Outbound, PushError,
+    PushError,
 };
 use slim_proto::{Frame, Message, RoutedFrame, SubscriptionAck};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, debug, info, info_span, trace};
 
+use crate::admin::Admin;
+use crate::links::Links;
 use crate::metrics::{Counter, Metrics, Tally};
 use crate::rate::Rate;
 use crate::router::{Routed, route};
-use crate::subscriber::{Full, Grace, Subscriber};
+use crate::subscriber::{About, Full, Grace, Subscriber};
+use crate::view::View;
 use crate::{LinkRoutes, NodeConfig, RouteTable};
 
 /// Copies that a task queues before it wakes the writers and lets other tasks run:
@@ -49,6 +53,7 @@ pub struct Node {
     listeners: Vec<Listener>,
     local_addrs: Vec<SocketAddr>,
     config: NodeConfig,
+    admin: Option<Admin>,
     shared: Arc<Shared>,
 }
 
@@ -67,6 +72,14 @@ pub enum BindError {
         /// What is wrong.
         source: ListenError,
     },
+    /// The same of [`NodeConfig::admin`].
+    #[error("cannot listen on {address} for --admin: {source}")]
+    Admin {
+        /// The address.
+        address: SocketAddr,
+        /// What is wrong.
+        source: io::Error,
+    },
 }
 
 impl Node {
@@ -75,7 +88,6 @@ impl Node {
     ///
     /// # Errors
     /// See [`BindError`]. Nothing is listened on then.
-    #[expect(clippy::unused_async, reason = "it needs a runtime, which an async caller has")]
     pub async fn bind(config: NodeConfig) -> Result<Self, BindError> {
         if config.listen.is_empty() {
             return Err(BindError::NoAddress);
@@ -90,12 +102,20 @@ impl Node {
             }
             listeners.push(listener);
         }
+        let admin = match config.admin {
+            None => None,
+            Some(address) => {
+                let failed = |source| BindError::Admin { address, source };
+                Some(Admin::bind(address).await.map_err(failed)?)
+            }
+        };
         let table = Arc::new(RouteTable::new());
+        let links = Arc::new(Links::default());
         let shared = Shared {
-            metrics: Arc::new(Metrics::new(Arc::clone(&table))),
+            metrics: Arc::new(Metrics::new(Arc::clone(&table), Arc::clone(&links))),
             table,
             turns: AtomicU64::new(0),
-            links: AtomicU64::new(0),
+            links,
             grace: Grace {
                 period: config.slow_subscriber_grace,
                 bytes: config.queue_bytes as u64 / 4,
@@ -103,7 +123,7 @@ impl Node {
             max_subscriptions_per_link: config.max_subscriptions_per_link,
             max_messages_per_second: config.max_messages_per_second,
         };
-        Ok(Self { listeners, local_addrs, config, shared: Arc::new(shared) })
+        Ok(Self { listeners, local_addrs, config, admin, shared: Arc::new(shared) })
     }
 
     /// The addresses listened on, with real ports, in the order of
@@ -128,6 +148,11 @@ impl Node {
         Arc::clone(&self.shared.metrics)
     }
 
+    /// Where it can be looked at, with the real port, if [`NodeConfig::admin`] says so.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::local_addr)
+    }
+
     /// Serves links until `shutdown`, then stops listening, sends what is queued and
     /// ends the links in good order, so that applications connect again elsewhere.
     /// Takes [`NodeConfig::drain_timeout`] at most for that, and no time for links
@@ -138,8 +163,23 @@ impl Node {
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> io::Result<()> {
         let shared = self.shared;
         let accept = self.config.accept(shared.metrics.accepted());
+        let view = View {
+            metrics: Arc::clone(&shared.metrics),
+            table: Arc::clone(&shared.table),
+            links: Arc::clone(&shared.links),
+            health: Arc::clone(&accept.health),
+            max_connections: accept.max_connections,
+        };
         let on_link = move |link: AcceptedLink| Arc::clone(&shared).serve(link);
-        slim_link::serve(self.listeners, accept, on_link, shutdown).await
+        let serving = slim_link::serve(self.listeners, accept, on_link, shutdown);
+        let Some(admin) = self.admin else {
+            return serving.await;
+        };
+        // To the end: who asks while the node drains is told that it does.
+        tokio::select! {
+            result = serving => result,
+            never = admin.run(view) => match never {},
+        }
     }
 }
 
@@ -150,8 +190,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     /// Numbers turns; see [`Subscriber::touch`]. 0 is none.
     turns: AtomicU64,
-    /// Numbers links, for the log.
-    links: AtomicU64,
+    links: Arc<Links>,
     grace: Grace,
     max_subscriptions_per_link: usize,
     max_messages_per_second: Option<NonZeroU32>,
@@ -162,7 +201,7 @@ impl Shared {
     /// made of it: a node has many links.
     fn serve(self: Arc<Self>, link: AcceptedLink) -> impl Future<Output = ()> + Send {
         let AcceptedLink { info, frames, outbound } = link;
-        let number = self.links.fetch_add(1, Ordering::Relaxed) + 1;
+        let number = self.links.number();
         let span = info_span!("link", number, peer = %info.peer_addr);
         span.in_scope(|| {
             info!(
@@ -173,9 +212,11 @@ impl Shared {
                 "link up"
             );
         });
-        let mut task = Box::new(LinkTask::new(Arc::clone(&self), frames, outbound));
+        let link = Subscriber::new(outbound, About { number, info, since: SystemTime::now() });
+        let mut task = Box::new(LinkTask::new(Arc::clone(&self), frames, link));
+        let shown = self.links.enter(task.routes.link());
         let work = async move {
-            let _counted = self.metrics.count_link();
+            let _shown = shown;
             let end = task.run().await;
             info!(%end, "link down");
         };
@@ -208,9 +249,8 @@ struct Turn<'f> {
 }
 
 impl LinkTask {
-    fn new(shared: Arc<Shared>, frames: FrameReader, outbound: Outbound) -> Self {
-        let link = Arc::new(Subscriber::new(outbound));
-        let routes = shared.table.attach(link, shared.max_subscriptions_per_link);
+    fn new(shared: Arc<Shared>, frames: FrameReader, link: Subscriber) -> Self {
+        let routes = shared.table.attach(Arc::new(link), shared.max_subscriptions_per_link);
         let drops = frames.drops();
         let rate = shared.max_messages_per_second.map(Rate::new);
         Self { shared, frames, routes, tally: Tally::default(), drops, rate }
@@ -264,6 +304,7 @@ impl LinkTask {
         self.tally.add(Counter::Received, received);
         let bytes = batch.iter().map(|frame| frame.bytes().len()).sum();
         self.tally.add(Counter::ReceivedBytes, bytes);
+        self.routes.link().received().add(received, bytes);
         received
     }
 
@@ -296,8 +337,13 @@ impl LinkTask {
         turn.targets.clear();
         let usable = |link: &Subscriber| !link.outbound().is_closed();
         match route(frame, &self.shared.table, &mut self.routes, usable, &mut turn.targets) {
-            Ok(Routed::Done) => {}
-            Ok(Routed::Answer(ack)) => return self.answer(ack, turn),
+            Ok(Routed::Done) => self.show(frame),
+            Ok(Routed::Answer(ack)) => {
+                if ack.result.is_ok() {
+                    self.show(frame);
+                }
+                return self.answer(ack, turn);
+            }
             Ok(Routed::Forward(frame, outgoing)) => {
                 let header = frame.header();
                 let copies = turn.targets.len();
@@ -320,6 +366,20 @@ impl LinkTask {
             }
         }
         None
+    }
+
+    /// Shows what a subscription has changed.
+    fn show(&self, frame: &Frame) {
+        let (names, total) = (self.routes.link().names(), self.routes.len());
+        match frame {
+            Frame::Subscribe(frame) => {
+                names.add(frame.header().destination, total, || frame.destination());
+            }
+            Frame::Unsubscribe(frame) if !self.routes.contains(&frame.header().destination) => {
+                names.remove(frame.header().destination, total);
+            }
+            _ => {}
+        }
     }
 
     /// Queues an ack in front of all data, or gives it back if there is no room.

@@ -2,26 +2,53 @@
 //! long they wait if its peer does not read.
 
 use std::fmt;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
-use slim_link::{CloseReason, Outbound, PushError};
+use slim_link::{CloseReason, LinkInfo, Outbound, PushError};
 use slim_proto::{Message, Outgoing, RoutedFrame};
 use tokio::time::{Instant, timeout_at};
 
+use crate::links::{Names, Traffic};
 use crate::metrics::{Counter, Tally};
 
 /// A link that frames can be sent to.
 pub(crate) struct Subscriber {
     outbound: Outbound,
-    /// Bytes ever queued.
-    queued: AtomicU64,
+    about: About,
+    received: Traffic,
+    /// What was ever queued.
+    delivered: Traffic,
+    names: Names,
     patience: Mutex<Patience>,
     shed: AtomicBool,
     /// The last turn in which somebody queued something here.
     turn: AtomicU64,
+}
+
+/// What does not change of a link.
+#[derive(Debug)]
+pub(crate) struct About {
+    /// Of this link alone, as long as the node runs.
+    pub(crate) number: u64,
+    /// What the peer has said when it came.
+    pub(crate) info: LinkInfo,
+    /// When that was.
+    pub(crate) since: SystemTime,
+}
+
+/// How a link does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// It takes what there is.
+    Good,
+    /// Its queue was full, and it has not caught up since.
+    Behind,
+    /// It was closed for reading too slowly.
+    Shed,
+    /// It ends.
+    Closing,
 }
 
 /// How long publishers wait for a subscriber whose queue is full.
@@ -35,10 +62,13 @@ pub(crate) struct Grace {
 }
 
 impl Subscriber {
-    pub(crate) fn new(outbound: Outbound) -> Self {
+    pub(crate) fn new(outbound: Outbound, about: About) -> Self {
         Self {
             outbound,
-            queued: AtomicU64::new(0),
+            about,
+            received: Traffic::default(),
+            delivered: Traffic::default(),
+            names: Names::default(),
             patience: Mutex::new(Patience::default()),
             shed: AtomicBool::new(false),
             turn: AtomicU64::new(0),
@@ -47,6 +77,37 @@ impl Subscriber {
 
     pub(crate) fn outbound(&self) -> &Outbound {
         &self.outbound
+    }
+
+    pub(crate) fn about(&self) -> &About {
+        &self.about
+    }
+
+    /// What has come from it.
+    pub(crate) fn received(&self) -> &Traffic {
+        &self.received
+    }
+
+    /// What was queued for it.
+    pub(crate) fn delivered(&self) -> &Traffic {
+        &self.delivered
+    }
+
+    pub(crate) fn names(&self) -> &Names {
+        &self.names
+    }
+
+    pub(crate) fn condition(&self) -> Condition {
+        if self.shed.load(Ordering::Relaxed) {
+            return Condition::Shed;
+        }
+        if self.outbound.is_closed() {
+            return Condition::Closing;
+        }
+        match self.patience().is_tried(self.taken()) {
+            true => Condition::Behind,
+            false => Condition::Good,
+        }
     }
 
     /// Marks the link for being woken at the end of a turn, and says whether it was
@@ -62,7 +123,7 @@ impl Subscriber {
     pub(crate) fn push(&self, frame: &Outgoing<'_>, tally: &mut Tally) -> Result<(), Full> {
         match self.outbound.try_push(frame) {
             Ok(()) => {
-                self.queued.fetch_add(frame.len() as u64, Ordering::Relaxed);
+                self.delivered.add(1, frame.len());
                 tally.add(Counter::Delivered, 1);
                 tally.add(Counter::DeliveredBytes, frame.len());
                 Ok(())
@@ -122,10 +183,18 @@ impl Subscriber {
 
     fn wait_until(&self, grace: Grace) -> Instant {
         let waiting = self.outbound.queued_bytes() as u64;
-        let taken = self.queued.load(Ordering::Relaxed).saturating_sub(waiting);
-        let mut patience = self.patience.lock().unwrap_or_else(PoisonError::into_inner);
         let grace = Grace { bytes: grace.bytes.min(waiting / 2), ..grace };
-        patience.until(Instant::now(), taken, grace)
+        let taken = self.taken();
+        self.patience().until(Instant::now(), taken, grace)
+    }
+
+    /// Bytes that have left the queue.
+    fn taken(&self) -> u64 {
+        self.delivered.bytes().saturating_sub(self.outbound.queued_bytes() as u64)
+    }
+
+    fn patience(&self) -> MutexGuard<'_, Patience> {
+        self.patience.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -148,6 +217,11 @@ struct Patience {
 }
 
 impl Patience {
+    /// Whether the queue was full and not enough was taken since.
+    fn is_tried(&self, taken: u64) -> bool {
+        self.mark.is_some_and(|(_, goal)| taken < goal)
+    }
+
     /// Until when to wait for room, the queue being full at `now`. The period starts
     /// again once the subscriber has taken enough; for one that has been idle since,
     /// that is the case, because it has taken what was in the queue.
@@ -176,7 +250,9 @@ mod tests {
     fn a_stuck_subscriber_has_one_period_for_all_its_publishers() {
         let start = Instant::now();
         let mut patience = Patience::default();
+        assert!(!patience.is_tried(500));
         assert_eq!(patience.until(start, 500, GRACE), after(start, 1000));
+        assert!(patience.is_tried(599) && !patience.is_tried(600));
         assert_eq!(patience.until(after(start, 900), 500, GRACE), after(start, 1000));
         assert_eq!(patience.until(after(start, 5000), 500, GRACE), after(start, 1000));
     }

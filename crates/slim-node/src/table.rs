@@ -112,6 +112,72 @@ impl<T> RouteTable<T> {
         self.subscriptions.load(Ordering::Relaxed)
     }
 
+    /// How many names there are that somebody has subscribed to.
+    pub fn names(&self) -> usize {
+        (0..SHARDS as u32).map(|shard| self.read(shard).entries.len()).sum()
+    }
+
+    /// How many of them are at this place of [`Self::page`] or behind it.
+    pub fn names_from(&self, place: RoutePlace) -> usize {
+        let (first, index) = place.parts();
+        let here = match first < SHARDS as u32 {
+            true => self.read(first).entries.iter().filter(|(at, _)| *at >= index).count(),
+            false => 0,
+        };
+        here + (first.saturating_add(1)..SHARDS as u32)
+            .map(|shard| self.read(shard).entries.len())
+            .sum::<usize>()
+    }
+
+    /// Shows names and the links that have subscribed to them, so many at most, shard by
+    /// shard from a place that an earlier call has told. While the table changes, a name
+    /// may be missed or come twice, but none that stays where it is.
+    pub fn page<R>(
+        &self,
+        from: RoutePlace,
+        limit: usize,
+        mut show: impl FnMut(&RouteName, &mut dyn Iterator<Item = &Arc<T>>) -> R,
+    ) -> (Vec<R>, Option<RoutePlace>) {
+        let mut page = Vec::new();
+        let (first, mut index) = from.parts();
+        for number in first..SHARDS as u32 {
+            let shard = self.read(number);
+            for (index, entry) in shard.entries.iter().skip_while(|(at, _)| *at < index) {
+                if page.len() >= limit {
+                    return (page, Some(RoutePlace(u64::from(number) << 32 | index as u64)));
+                }
+                page.push(show(&route_name(&entry.key), &mut entry.members.iter()));
+            }
+            index = 0;
+        }
+        (page, None)
+    }
+
+    /// Shows the instances of a name that somebody has subscribed to, so many at most, and
+    /// tells how many there are.
+    pub fn instances<R>(
+        &self,
+        components: [u64; 3],
+        limit: usize,
+        mut show: impl FnMut(&RouteName, &mut dyn Iterator<Item = &Arc<T>>) -> R,
+    ) -> (Vec<R>, usize) {
+        let place = self.locate(&RouteName { components, id: NameId::ANY });
+        let shard = self.read(place.shard);
+        let mut show = |entry: &Entry<T>| show(&route_name(&entry.key), &mut entry.members.iter());
+        match shard.find_prefix(&place) {
+            None => (Vec::new(), 0),
+            Some(Prefix::Single(index)) => {
+                let only = &shard.entries[index as usize];
+                (Vec::from_iter((limit > 0).then(|| show(only))), 1)
+            }
+            Some(Prefix::Service(service)) => {
+                let all = shard.entries.iter().map(|(_, entry)| entry);
+                let some = all.filter(|entry| prefix(&entry.key) == components).take(limit);
+                (some.map(show).collect(), shard.services[service as usize].ids as usize)
+            }
+        }
+    }
+
     fn with_members<R>(&self, name: &RouteName, f: impl FnOnce(&Members<T>) -> R) -> Option<R> {
         let place = self.locate(name);
         let shard = self.read(place.shard);
@@ -160,6 +226,17 @@ impl<T> Default for RouteTable<T> {
 impl<T> fmt::Debug for RouteTable<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RouteTable({} subscriptions)", self.subscriptions())
+    }
+}
+
+/// Where [`RouteTable::page`] goes on. The default is the beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RoutePlace(pub u64);
+
+impl RoutePlace {
+    /// A shard, and a position in it.
+    fn parts(self) -> (u32, usize) {
+        ((self.0 >> 32) as u32, (self.0 & u64::from(u32::MAX)) as usize)
     }
 }
 
@@ -244,6 +321,23 @@ impl<T> LinkRoutes<T> {
         Ok(())
     }
 
+    /// How many names the link has subscribed to.
+    pub fn len(&self) -> usize {
+        self.owned.len()
+    }
+
+    /// Whether it has subscribed to none.
+    pub fn is_empty(&self) -> bool {
+        self.owned.is_empty()
+    }
+
+    /// Whether the link has subscribed to this name.
+    pub fn contains(&self, name: &RouteName) -> bool {
+        let place = self.table.locate(name);
+        let index = self.table.read(place.shard).find(&place);
+        index.is_some_and(|index| self.owned.contains_key(&EntryRef { shard: place.shard, index }))
+    }
+
     /// Removes up to `at_most` routes, and says whether there are more. Lets the
     /// owner of very many of them pause in between.
     pub fn release(&mut self, at_most: usize) -> bool {
@@ -272,6 +366,11 @@ type Key = [u64; 5];
 fn key(name: &RouteName) -> Key {
     let [a, b, c] = name.components;
     [a, b, c, (name.id.0 >> 64) as u64, name.id.0 as u64]
+}
+
+fn route_name(key: &Key) -> RouteName {
+    let [_, _, _, upper, lower] = *key;
+    RouteName { components: prefix(key), id: NameId(u128::from(upper) << 64 | u128::from(lower)) }
 }
 
 fn prefix(key: &Key) -> [u64; 3] {

@@ -12,7 +12,7 @@ use std::fmt;
 use bytes::{BufMut, Bytes};
 
 use crate::canonical::{MacFields, MacName};
-use crate::{MAX_MESSAGE_LEN, NameId, RouteName};
+use crate::{MAX_MESSAGE_LEN, Name, NameId, RouteName};
 use scan::{Field, Fields, Span, put_varint};
 
 /// One element of a link's stream, as it was received.
@@ -282,6 +282,19 @@ impl RoutedFrame {
     /// Where from, where to.
     pub fn header(&self) -> &FrameHeader {
         &self.header
+    }
+
+    /// The name that it goes to or that is subscribed, for people: its readable parts
+    /// are there if they are what the hashes say.
+    pub fn destination(&self) -> Name {
+        let RouteName { components, id } = self.header.destination;
+        let text = self.header.destination_parts.text.and_then(|parts| {
+            let [a, b, c] = parts.map(|part| str::from_utf8(part.of(&self.bytes)).ok());
+            Some([a?.to_owned(), b?.to_owned(), c?.to_owned()])
+        });
+        let name = Name::from_parts(components, Some(id), text);
+        // Without text it cannot be dishonest.
+        name.or_else(|| Name::from_parts(components, Some(id), None)).expect("no text is honest")
     }
 
     /// Whether this is a publish whose header, MAC included, has the same bytes as that

@@ -61,6 +61,53 @@ fn an_id_is_matched_exactly() {
     assert_eq!(any(&table, &any_of(2), &from), None);
 }
 
+/// All names, a few at a time, each with the numbers of its links.
+fn pages(table: &Table, limit: usize) -> BTreeMap<RouteName, Vec<u64>> {
+    let (mut all, mut from) = (BTreeMap::new(), Some(RoutePlace::default()));
+    while let Some(place) = from {
+        let (page, next) = table.page(place, limit, |name, links| {
+            (*name, links.map(|link| **link).collect::<Vec<_>>())
+        });
+        assert!(page.len() <= limit);
+        let left = next.map_or(0, |next| table.names_from(next));
+        assert_eq!(left, table.names() - all.len() - page.len());
+        for (name, links) in page {
+            assert_eq!(all.insert(name, links), None, "{name:?} comes twice");
+        }
+        from = next;
+    }
+    all
+}
+
+#[test]
+fn the_whole_table_can_be_shown_page_by_page() {
+    let table = Table::default();
+    let (mut one, mut two) = (link(&table, 1), link(&table, 2));
+    let mut expected = BTreeMap::new();
+    for id in 0..50 {
+        one.subscribe(&name(id as u64 % 7, id), 100).unwrap();
+        expected.insert(name(id as u64 % 7, id), vec![1]);
+    }
+    two.subscribe(&name(3, 3), 100).unwrap();
+    expected.get_mut(&name(3, 3)).unwrap().push(2);
+    assert_eq!(table.names(), 50);
+    for limit in [1, 3, 50, 1000] {
+        assert_eq!(pages(&table, limit), expected);
+    }
+    let show =
+        |name: &RouteName, links: &mut dyn Iterator<Item = &Arc<u64>>| (name.id.0, links.count());
+    let (mut some, count) = table.instances(name(3, 0).components, 100, show);
+    some.sort_unstable();
+    let ids = [3, 10, 17, 24, 31, 38, 45];
+    assert_eq!((some, count), (ids.map(|id| (id, if id == 3 { 2 } else { 1 })).to_vec(), 7));
+    assert_eq!(table.instances(name(3, 0).components, 2, show).0.len(), 2);
+    assert_eq!(table.instances(name(9, 0).components, 2, show), (vec![], 0));
+    two.subscribe(&name(9, 1), 100).unwrap();
+    assert_eq!(table.instances(name(9, 0).components, 2, show), (vec![(1, 1)], 1));
+    assert!(two.contains(&name(9, 1)) && !one.contains(&name(9, 1)));
+    assert_eq!((one.len(), two.len(), two.is_empty()), (50, 2, false));
+}
+
 #[test]
 fn a_wildcard_subscription_is_not_matched_by_an_id() {
     let table = Table::default();

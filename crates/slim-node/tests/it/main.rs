@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails panics")]
 
+mod admin;
 mod common;
 mod hostile;
 mod limits;

@@ -148,6 +148,27 @@ async fn each_listener_is_announced_and_served() {
     }
 }
 
+#[tokio::test]
+async fn an_admin_address_of_an_option_or_the_file_is_announced() {
+    let text = format!(
+        "runtime: {{ admin: '{ANY_PORT}' }}\nservices: {{ slim/0: {{ dataplane: {{ servers: [ {{ \
+         endpoint: '{ANY_PORT}', tls: {{ insecure: true }} }} ] }} }} }}"
+    );
+    let file = ConfigFile::new("admin", &text);
+    for args in [&["--config", file.path()][..], &["--listen", ANY_PORT, "--admin", ANY_PORT]] {
+        let mut child = program(args).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let line = stdout.lines().nth(1).unwrap().unwrap();
+        let addr: SocketAddr = line.strip_prefix("admin on http://").unwrap().parse().unwrap();
+        let tcp = tokio::net::TcpStream::connect(addr).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        tcp.unwrap();
+    }
+    let (status, stderr) = fails(&["--listen", ANY_PORT, "--admin", "localhost:1"]);
+    assert_eq!(status, Some(2), "{stderr}");
+}
+
 #[test]
 fn a_taken_port_is_one_line_and_status_1() {
     let running = Running::start(&["--listen", ANY_PORT], 1);
@@ -430,6 +451,7 @@ fn help_names_each_option() {
     assert_eq!(output.status.code(), Some(0));
     for option in [
         "--listen",
+        "--admin",
         "--config",
         "--check",
         "--tls-cert",

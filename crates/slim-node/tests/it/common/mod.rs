@@ -35,6 +35,8 @@ pub(crate) fn config() -> NodeConfig {
 /// A running node.
 pub(crate) struct TestNode {
     pub(crate) addr: SocketAddr,
+    /// Of a node that has one.
+    pub(crate) admin: Option<SocketAddr>,
     metrics: std::sync::Arc<Metrics>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<std::io::Result<()>>,
@@ -48,12 +50,13 @@ impl TestNode {
     pub(crate) async fn start_with(config: NodeConfig) -> Self {
         let node = Node::bind(config).await.unwrap();
         let addr = node.local_addrs()[0];
+        let admin = node.admin_addr();
         let metrics = node.metrics();
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(node.run(async {
             stopped.await.ok();
         }));
-        Self { addr, metrics, stop: Some(stop), task }
+        Self { addr, admin, metrics, stop: Some(stop), task }
     }
 
     pub(crate) fn metrics(&self) -> MetricsSnapshot {
