@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
-use self::cast::{Cast, Ours};
+use self::cast::{Cast, Ours, Theirs};
 use self::process::Process;
 use self::record::{Acks, Echo, MemberId, Record, Said};
 use self::tools::{Part, SIGNERS, Tools};
@@ -202,7 +202,9 @@ impl<'a> Stage<'a> {
         let id = MemberId(self.records.len());
         let log = self.log(part.label)?;
         let mut command = self.tools.member(part, node);
-        command.env("SLIM_IDENTITY_BINDING", self.identity_binding);
+        if part.side == Theirs {
+            command.env("SLIM_IDENTITY_BINDING", self.identity_binding);
+        }
         if let Some(jwks) = &self.jwks {
             let signer = SIGNERS.iter().find(|signer| signer.subject == part.label);
             let signer = signer.with_context(|| format!("{} has no key", part.label))?;

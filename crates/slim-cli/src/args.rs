@@ -17,7 +17,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use rand::distr::{Alphanumeric, SampleString as _};
-use slim_client::{Name, Outgoing, SharedSecret, Timers};
+use slim_client::{IdentityBinding, Name, NamePrefix, Outgoing, SharedSecret, Timers};
 
 use crate::tls_args::TlsArgs;
 use crate::{bench, identity, input, node_option};
@@ -112,6 +112,12 @@ struct Common {
 
     #[command(flatten)]
     identity: identity::IdentityArgs,
+
+    /// Take invitations only from moderators whose name begins so: org, org/ns,
+    /// org/ns/app or org/ns/app/<uuid>; may repeat. The variable takes several separated
+    /// by blanks [default: from everybody].
+    #[arg(long, env = "SLIM_ACCEPT_FROM", value_name = "PREFIX")]
+    accept_from: Vec<String>,
 
     #[command(flatten)]
     session: SessionArgs,
@@ -389,6 +395,10 @@ pub(crate) struct Settings {
     pub(crate) node: node_option::NodeOption,
     /// Who we are, and whom we believe.
     pub(crate) identity: identity::Source,
+    /// What becomes of names that do not follow from identities.
+    pub(crate) binding: IdentityBinding,
+    /// Whose invitations are taken; of everybody, if there is none.
+    pub(crate) accept_from: Vec<NamePrefix>,
     /// Whether a session that we create is encrypted.
     pub(crate) mls: bool,
     /// Of a session that we create.
@@ -503,6 +513,9 @@ fn settings(
 ) -> Result<Asked, clap::Error> {
     let template = common.message.template(from_variable("metadata"));
     let template = template.map_err(|problem| usage(subcommand, problem))?;
+    let accept_from = accept_from(&common.accept_from, from_variable("accept_from"), &role)
+        .map_err(|problem| usage(subcommand, problem))?;
+    let binding = common.identity.binding();
     let identity = common
         .identity
         .source(from_variable("shared_secret"))
@@ -514,6 +527,8 @@ fn settings(
         local: common.local,
         node,
         identity,
+        binding,
+        accept_from,
         mls: common.session.enable_mls,
         timers: common.session.timers(),
         template,
@@ -521,6 +536,24 @@ fn settings(
         output: common.output,
         log: common.node.log,
     })))
+}
+
+/// Whose invitations are taken by who waits for them.
+fn accept_from(
+    prefixes: &[String],
+    separated_by_blanks: bool,
+    role: &Role,
+) -> Result<Vec<NamePrefix>, String> {
+    let prefixes = parts(prefixes, separated_by_blanks).into_iter();
+    let prefixes = prefixes.map(str::parse).collect::<Result<Vec<NamePrefix>, _>>();
+    let prefixes = prefixes.map_err(|error| format!("--accept-from: {error}"))?;
+    match role {
+        Role::Moderator { .. } | Role::Caller { .. } if !prefixes.is_empty() => {
+            Err("--accept-from is for those who wait to be invited: it excludes --remote"
+                .to_owned())
+        }
+        _ => Ok(prefixes),
+    }
 }
 
 pub(crate) fn parse_name(text: &str) -> Result<Name, String> {
@@ -594,6 +627,8 @@ mod tests {
         assert_eq!(settings.local, name("a/b/c"));
         assert_eq!(settings.node.endpoint, "http://127.0.0.1:46357");
         assert!(!settings.mls);
+        assert_eq!(settings.binding, IdentityBinding::Enforce);
+        assert_eq!(settings.accept_from, []);
         assert_eq!(settings.timers, Timers { timeout: Duration::from_secs(5), max_retries: 5 });
         assert_eq!(settings.connect_timeout, Duration::from_secs(10));
         assert_eq!(settings.output, Format::Text);
@@ -700,6 +735,9 @@ mod tests {
             ("group --local a/b/c --jwt token", "more than one identity"),
             ("group --local a/b/c --enable-opentelemetry", "unexpected argument"),
             ("group --local a/b/c --slim {", "--slim"),
+            ("group --local a/b/c --accept-from a//b", "--accept-from: \"a//b\" is not the"),
+            ("p2p --local a/b/c --remote a/b/d --accept-from a", "--accept-from is for those"),
+            ("group --local a/b/c --identity-binding strict", "--identity-binding"),
             ("p2p --local a/b/c --message hey", "--message needs --remote"),
             ("p2p --local a/b/c --remote a/b/d --iterations 3", "--message"),
             ("p2p --local a/b/c --remote a/b/d --no-echo", "--no-echo is for a listener"),

@@ -5,11 +5,12 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use slim_auth::{
     Algorithm, Identity as _, JwtIdentity, JwtIdentityConfig, SigningKey, TrustList, new_did_pem,
     parse_did_key,
 };
+use slim_client::IdentityBinding;
 use slim_identity::{Issuer, Sources, Speaker, Trust};
 
 use crate::args::{Secret, SecretArgs};
@@ -75,6 +76,28 @@ pub(crate) struct IdentityArgs {
     /// For whom tokens have to be; may repeat. Tokens of --identity name it too.
     #[arg(long, env = "SLIM_AUDIENCE", value_name = "TEXT")]
     audience: Vec<String>,
+
+    /// What becomes of peers whose token is good, but whose name is not the one of their
+    /// identity, whose commands are signed in part, or who invite to a channel of somebody
+    /// else. enforce: they are not heard. warn: they are, and an error event tells; off:
+    /// they are. With both, everybody whom we believe can speak under a name of somebody
+    /// else. Tokens and signatures have to be good in any case.
+    #[arg(
+        long,
+        env = "SLIM_IDENTITY_BINDING",
+        value_enum,
+        value_name = "MODE",
+        default_value = "enforce"
+    )]
+    identity_binding: Binding,
+}
+
+/// How strictly names have to follow from identities.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Binding {
+    Enforce,
+    Warn,
+    Off,
 }
 
 /// Where our identity comes from.
@@ -87,6 +110,15 @@ pub(crate) enum Source {
 }
 
 impl IdentityArgs {
+    /// How strictly names have to follow from identities.
+    pub(crate) fn binding(&self) -> IdentityBinding {
+        match self.identity_binding {
+            Binding::Enforce => IdentityBinding::Enforce,
+            Binding::Warn => IdentityBinding::Warn,
+            Binding::Off => IdentityBinding::Off,
+        }
+    }
+
     /// What the options mean. A secret that is a variable is what is left if no option
     /// says otherwise.
     ///

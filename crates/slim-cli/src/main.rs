@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use slim_client::{Client, ConnectError};
+use slim_client::{Client, ConnectError, Invitations};
 use slim_identity::{Credentials, IssuerError, LoadError};
 use tokio::runtime::Builder;
 use tracing::level_filters::LevelFilter;
@@ -145,7 +145,10 @@ async fn connect(
     stop: &Stop,
 ) -> Result<Option<Client>, Failure> {
     let path = &[subcommand(&settings.role)];
-    let builder = Client::builder(settings.local.clone());
+    let mut builder = Client::builder(settings.local.clone()).identity_binding(settings.binding);
+    if !settings.accept_from.is_empty() {
+        builder = builder.invitations(Invitations::from_prefixes(settings.accept_from.clone()));
+    }
     let builder = match &settings.identity {
         identity::Source::Secret(secret) => {
             builder.shared_secret(secret.expose()).map_err(|error| usage(path, &error))?

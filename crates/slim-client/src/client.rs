@@ -145,6 +145,22 @@ pub enum ClientEvent {
         /// Which check failed.
         reason: String,
     },
+    /// An invitation of this peer was refused, as [`ClientBuilder::invitations`] says.
+    /// Told once per peer.
+    Declined {
+        /// Who invited.
+        peer: Name,
+        /// What it was told.
+        reason: String,
+    },
+    /// What this peer says does not follow from its identity, and was let through, as
+    /// [`ClientBuilder::identity_binding`] says. Told once per peer and reason.
+    Unbound {
+        /// As it calls itself.
+        peer: Name,
+        /// What does not fit.
+        reason: &'static str,
+    },
     /// The node does not want us back: every session is over.
     Closed {
         /// Its reason.

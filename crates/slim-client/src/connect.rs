@@ -8,7 +8,7 @@ use slim_link::{
     ClientTls, DialConfig, DialError, Link, Target, TargetError, TlsConfigError, TlsError,
 };
 use slim_proto::Name;
-use slim_session::{Endpoint, EndpointConfig};
+use slim_session::{Endpoint, EndpointConfig, IdentityBinding, Invitations};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
 
@@ -27,6 +27,8 @@ pub struct ClientBuilder {
     tls: ClientTls,
     sends_data: bool,
     receives_data: bool,
+    invitations: Invitations,
+    binding: IdentityBinding,
 }
 
 impl ClientBuilder {
@@ -38,6 +40,8 @@ impl ClientBuilder {
             tls: ClientTls::default(),
             sends_data: true,
             receives_data: true,
+            invitations: Invitations::default(),
+            binding: IdentityBinding::default(),
         }
     }
 
@@ -87,6 +91,22 @@ impl ClientBuilder {
         self
     }
 
+    /// Which invitations are taken, decided before anything is joined. Whoever is refused
+    /// is told why. Default: all.
+    #[must_use]
+    pub fn invitations(mut self, invitations: Invitations) -> Self {
+        self.invitations = invitations;
+        self
+    }
+
+    /// What becomes of peers whose names and contents do not follow from their identities.
+    /// Default: what they say is dropped.
+    #[must_use]
+    pub fn identity_binding(mut self, binding: IdentityBinding) -> Self {
+        self.binding = binding;
+        self
+    }
+
     /// Connects to a node, `http://host:port`, `host:port`, `https://host:port` for TLS,
     /// or `unix:///path`. Done when others can reach us.
     ///
@@ -104,6 +124,8 @@ impl ClientBuilder {
         let mut settings = EndpointConfig::new(self.name, rand::random());
         settings.sends_data = self.sends_data;
         settings.receives_data = self.receives_data;
+        settings.invitations = self.invitations;
+        settings.binding = self.binding;
         let endpoint = Endpoint::new(settings, identity, verifier);
         let (client, ready) = Driver::start(endpoint, target.clone(), config, link);
         match timeout_at(deadline, ready).await {

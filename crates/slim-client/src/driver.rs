@@ -314,6 +314,13 @@ impl Driver {
             Output::IdentityMismatch(peer, reason) => {
                 self.events.send(ClientEvent::IdentityMismatch { peer, reason }).ok();
             }
+            Output::Declined(peer, reason) => {
+                self.events.send(ClientEvent::Declined { peer, reason }).ok();
+            }
+            Output::Unbound(peer, reason) => {
+                warn!(%peer, reason, "let through, as the identity binding says");
+                self.events.send(ClientEvent::Unbound { peer, reason }).ok();
+            }
         }
     }
 

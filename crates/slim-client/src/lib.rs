@@ -41,9 +41,10 @@ pub use slim_link::{
     ClientTls, KeyPair, Link, LinkEnd, LinkReceiver, LinkSender, Pem, SendError, TlsConfigError,
     TlsVersion,
 };
-pub use slim_proto::{Name, NameError, NameId, SessionId, SessionType};
+pub use slim_proto::{Name, NameError, NameId, NamePrefix, PrefixError, SessionId, SessionType};
 pub use slim_session::{
-    CloseReason, CreateError, DeliveryReport, InviteError, Member, MlsState, Outgoing,
-    ParticipantChange, PresenceError, PublishError, ReceivedMessage, RemoveError, Role,
-    SessionConfig, SessionEvent, SessionInfo, SessionState, Timers,
+    CloseReason, CreateError, DeliveryReport, IdentityBinding, Invitation, Invitations,
+    InviteError, Member, MlsState, Outgoing, ParticipantChange, PresenceError, PublishError,
+    ReceivedMessage, RemoveError, Role, SessionConfig, SessionEvent, SessionInfo, SessionState,
+    Timers,
 };

@@ -14,9 +14,12 @@ pub const PAYLOAD_SIGNATURE: &str = "slim-payload-sig";
 /// Metadata key: the verified subject of the sender. Set by a receiver for its
 /// application only, and removed from whatever arrives.
 pub const PEER_SUBJECT: &str = "slim-peer-subject";
-/// Metadata key of a GROUP_NACK: why an invitation is refused, in words. Not known to
-/// other implementations.
+/// Metadata key of a GROUP_NACK: why an invitation is refused, in words: the identities do
+/// not verify. Not known to other implementations.
 pub const REFUSAL: &str = "slim-refusal";
+/// Metadata key of a GROUP_NACK: why the application does not want to join, in words. Not
+/// known to other implementations.
+pub const DECLINED: &str = "slim-declined";
 /// Metadata key: a message for one member of a group, outside the order.
 pub const PUBLISH_TO: &str = "PUBLISH_TO";
 /// Metadata key: this leave request is the sender's own wish.
@@ -42,6 +45,7 @@ pub fn is_reserved(key: &str) -> bool {
         LEAVE_REPLY_SENT,
         DELETE_GROUP,
         REFUSAL,
+        DECLINED,
     ]
     .contains(&key)
 }

@@ -13,6 +13,7 @@ mod command;
 mod frame;
 mod message;
 mod name;
+mod prefix;
 mod wire;
 
 /// The generated Protobuf types. For [`slim-link`] and tests; everybody else
@@ -36,6 +37,7 @@ pub use message::{
     SessionId, SessionType, Subscription, SubscriptionAck,
 };
 pub use name::{Name, NameError, NameId, RouteName};
+pub use prefix::{NamePrefix, PrefixError};
 pub use wire::DecodeError;
 
 /// Largest encoded message, in bytes, that a receiver decodes (the gRPC

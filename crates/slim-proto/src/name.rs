@@ -224,7 +224,7 @@ impl NameError {
 }
 
 /// The string hashing convention appends 0xFF.
-fn hash_component(text: &str) -> u64 {
+pub(crate) fn hash_component(text: &str) -> u64 {
     let mut hash = Xxh64::new(0);
     hash.update(text.as_bytes());
     hash.update(&[0xFF]);

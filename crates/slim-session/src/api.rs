@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use slim_proto::{Message, Name, SessionId, SessionType};
+use slim_proto::{Message, Name, NamePrefix, SessionId, SessionType};
 
 /// The time, as the driver tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,13 +28,95 @@ pub struct EndpointConfig {
     pub receives_data: bool,
     /// Seed of everything random that is not a key.
     pub seed: u64,
+    /// Which invitations it takes. Default: all.
+    pub invitations: Invitations,
+    /// How strictly names and contents have to follow from identities. Default:
+    /// [`IdentityBinding::Enforce`].
+    pub binding: IdentityBinding,
 }
 
 impl EndpointConfig {
     /// An application that sends and receives.
     pub fn new(name: Name, seed: u64) -> Self {
-        Self { name, sends_data: true, receives_data: true, seed }
+        Self {
+            name,
+            sends_data: true,
+            receives_data: true,
+            seed,
+            invitations: Invitations::default(),
+            binding: IdentityBinding::default(),
+        }
     }
+}
+
+/// Somebody asks us into a session. Who it is has been verified.
+#[derive(Debug)]
+pub struct Invitation<'a> {
+    /// Who moderates it.
+    pub from: &'a Name,
+    /// The subject of its identity.
+    pub subject: &'a str,
+    /// The session: its kind, its channel, whether it is encrypted, and what its creator
+    /// says with it.
+    pub session: &'a SessionInfo,
+}
+
+/// Decides on each invitation before anything is joined: `Err` refuses it, and the
+/// moderator is told the reason.
+#[derive(Clone)]
+pub struct Invitations(Arc<Decide>);
+
+type Decide = dyn Fn(&Invitation<'_>) -> Result<(), String> + Send + Sync;
+
+impl Invitations {
+    /// Takes those for which `decide` says so. It is asked for every copy of an
+    /// invitation, so it has to answer at once, and the same.
+    pub fn decided_by(
+        decide: impl Fn(&Invitation<'_>) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(decide))
+    }
+
+    /// Takes those of moderators whose name begins with one of these.
+    pub fn from_prefixes(prefixes: Vec<NamePrefix>) -> Self {
+        Self::decided_by(move |invitation| {
+            match prefixes.iter().any(|prefix| prefix.matches(invitation.from)) {
+                true => Ok(()),
+                false => Err(format!("it takes none from {}", invitation.from.readable())),
+            }
+        })
+    }
+
+    pub(crate) fn decide(&self, invitation: &Invitation<'_>) -> Result<(), String> {
+        (self.0)(invitation)
+    }
+}
+
+impl Default for Invitations {
+    fn default() -> Self {
+        Self::decided_by(|_| Ok(()))
+    }
+}
+
+impl fmt::Debug for Invitations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Invitations")
+    }
+}
+
+/// What becomes of a peer whose token and signature are good, but do not vouch for all
+/// that it says: the id of its name is not the one that follows from its identity, the
+/// content of its commands is not signed, or the channel that it invites to is not its
+/// own. Tokens and the signatures that are there have to be good in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IdentityBinding {
+    /// What it says is dropped.
+    #[default]
+    Enforce,
+    /// It is let through, and [`Output::Unbound`] tells.
+    Warn,
+    /// It is let through.
+    Off,
 }
 
 /// Links a [`Command`] to its [`Output::Done`]. Chosen by the driver, unique
@@ -225,6 +308,12 @@ pub enum Output {
     Event(SessionId, SessionEvent),
     /// What this peer sends does not verify with our identity, and why. Told once per peer.
     IdentityMismatch(Name, String),
+    /// An invitation of this peer was refused by [`EndpointConfig::invitations`], with this
+    /// reason. Told once per peer.
+    Declined(Name, String),
+    /// This peer was let through, which [`IdentityBinding::Enforce`] would not have done,
+    /// and why not. Told once per peer and reason.
+    Unbound(Name, &'static str),
 }
 
 /// The outcome of a [`Command`].

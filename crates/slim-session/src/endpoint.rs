@@ -8,16 +8,16 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use slim_auth::{Identity, Verifier};
 use slim_proto::{
-    Body, Command as Wire, Header, JoinRequest, Message, MessageType, Name, NameId, Publish,
+    Body, Channels, Command as Wire, Header, Message, MessageType, Name, NameId, Publish,
     RouteName, SessionId, SessionType, UNICAST, canonical,
 };
 use tracing::{debug, trace, warn};
 
 use crate::api::{
-    Command, CreateError, Done, EndpointConfig, Input, Now, Output, RequestId, Role, SessionConfig,
-    SessionInfo, Timers,
+    Command, CreateError, Done, EndpointConfig, Input, Invitation, Now, Output, RequestId, Role,
+    SessionConfig, SessionInfo, Timers,
 };
-use crate::gate::{Authentic, Memory, Refusal, authenticate};
+use crate::gate::{Authentic, Gate, Memory, Refusal, Unbound};
 use crate::outbox::{Context, Outbox};
 use crate::session::{Session, Setup, refuse};
 use crate::subscriptions::{Outcome, Owner, Subscriptions};
@@ -42,9 +42,9 @@ const MAX_DISCOVERIES: usize = 1024;
 /// for these, and each costs two signatures.
 const NACK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Peers with another identity that are remembered, so that each is told once.
-/// When full, no further peer is told.
-const MAX_MISMATCHES: usize = 1024;
+/// What was told of peers, and is remembered so that it is told once. When full,
+/// nothing further is told.
+const MAX_TOLD: usize = 1024;
 
 /// The engine. See the crate's documentation for how to drive it.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ pub struct Endpoint {
     sessions: BTreeMap<SessionId, Session>,
     deadlines: Deadlines,
     discoveries: BTreeMap<(SessionId, RouteName), Discovery>,
-    mismatches: BTreeSet<RouteName>,
+    told: Told,
     /// When the next may be told that it has another identity.
     next_nack_at: Duration,
     /// Invitations that were acted on: a copy does not open a session again.
@@ -68,7 +68,7 @@ pub struct Endpoint {
 struct Shared {
     out: Outbox,
     voice: Voice,
-    verifier: Arc<dyn Verifier>,
+    gate: Gate,
     subscriptions: Subscriptions,
     rng: StdRng,
 }
@@ -79,7 +79,7 @@ impl Shared {
             now,
             out: &mut self.out,
             voice: &mut self.voice,
-            verifier: &self.verifier,
+            gate: &self.gate,
             subscriptions: &mut self.subscriptions,
             rng: &mut self.rng,
         }
@@ -102,6 +102,17 @@ struct Asked {
     local: Name,
     session_type: SessionType,
     message_id: u32,
+}
+
+/// What was told of whom.
+#[derive(Debug, Default)]
+struct Told(BTreeSet<(RouteName, &'static str)>);
+
+impl Told {
+    /// Whether this is news.
+    fn is_new(&mut self, peer: &Name, what: &'static str) -> bool {
+        self.0.len() < MAX_TOLD && self.0.insert((peer.route(), what))
+    }
 }
 
 /// When each session wants to be called.
@@ -132,20 +143,21 @@ impl Endpoint {
     ) -> Self {
         let mut rng = StdRng::seed_from_u64(config.seed);
         let local = config.name.with_id(NameId::of_subject(identity.subject()));
+        let gate = Gate { verifier, binding: config.binding };
         Self {
             config,
             local,
             shared: Shared {
                 out: Outbox::default(),
                 voice: Voice::new(identity),
-                verifier,
+                gate,
                 subscriptions: Subscriptions::new(&mut rng),
                 rng,
             },
             sessions: BTreeMap::new(),
             deadlines: Deadlines::default(),
             discoveries: BTreeMap::new(),
-            mismatches: BTreeSet::new(),
+            told: Told::default(),
             next_nack_at: Duration::ZERO,
             invitations: Memory::default(),
         }
@@ -180,9 +192,9 @@ impl Endpoint {
         self.on_deadlines(now);
         let mut outputs = self.shared.out.take();
         outputs.retain(|output| match output {
-            Output::IdentityMismatch(peer, _) => {
-                self.mismatches.len() < MAX_MISMATCHES && self.mismatches.insert(peer.route())
-            }
+            Output::IdentityMismatch(peer, _) => self.told.is_new(peer, "mismatch"),
+            Output::Declined(peer, _) => self.told.is_new(peer, "declined"),
+            Output::Unbound(peer, what) => self.told.is_new(peer, what),
             _ => true,
         });
         for output in &outputs {
@@ -343,7 +355,7 @@ impl Endpoint {
     fn setup(
         &self,
         info: SessionInfo,
-        channels: Option<slim_proto::Channels>,
+        channels: Option<Channels>,
         timers: Option<Timers>,
     ) -> Setup {
         let EndpointConfig { sends_data, receives_data, .. } = self.config;
@@ -416,7 +428,8 @@ impl Endpoint {
     fn pass(&mut self, now: Now, publish: Publish) -> Option<Authentic> {
         let (source, id) = (publish.header.source.clone(), publish.session_id);
         let (kind, message_id) = (publish.session_type, publish.message_id);
-        match authenticate(publish, self.shared.verifier.as_ref(), now.unix) {
+        let Shared { gate, out, .. } = &mut self.shared;
+        match gate.authenticate(out, publish, now.unix) {
             Ok(message) => Some(message),
             Err(refusal) => {
                 debug!(%source, %refusal, "invitation refused");
@@ -428,18 +441,8 @@ impl Endpoint {
                         && self.next_nack_at <= now.at
                     {
                         self.next_nack_at = now.at + NACK_INTERVAL;
-                        let nack = Publish {
-                            header: Header::new(self.local.clone(), source.clone(), UNICAST),
-                            session_type: kind,
-                            session_id: id,
-                            message_id,
-                            body: Body::Command(Wire::GroupNack),
-                            metadata: BTreeMap::from([(
-                                canonical::REFUSAL.to_owned(),
-                                error.to_string(),
-                            )]),
-                        };
-                        self.send(now, nack);
+                        let why = (canonical::REFUSAL, error.to_string());
+                        self.nack(now, kind, id, message_id, &source, why);
                     }
                     self.shared.out.push(Output::IdentityMismatch(source, reason));
                 }
@@ -468,6 +471,27 @@ impl Endpoint {
             metadata: BTreeMap::new(),
         };
         self.send(now, publish);
+    }
+
+    /// Refuses an invitation, in words.
+    fn nack(
+        &mut self,
+        now: Now,
+        session_type: SessionType,
+        session_id: SessionId,
+        message_id: u32,
+        to: &Name,
+        (key, words): (&str, String),
+    ) {
+        let nack = Publish {
+            header: Header::new(self.local.clone(), to.clone(), UNICAST),
+            session_type,
+            session_id,
+            message_id,
+            body: Body::Command(Wire::GroupNack),
+            metadata: BTreeMap::from([(key.to_owned(), words)]),
+        };
+        self.send(now, nack);
     }
 
     fn send(&mut self, now: Now, publish: Publish) {
@@ -527,7 +551,9 @@ impl Endpoint {
         let Wire::JoinRequest(request) = &message.command else { return };
         let remote = match (message.session_type, &request.channels) {
             (SessionType::PointToPoint, None) => message.source.clone(),
-            (SessionType::Multicast, Some(channels)) if is_own_channel(&message, request) => {
+            (SessionType::Multicast, Some(channels))
+                if is_own_channel(&message, channels) || self.lets_through(&message.source) =>
+            {
                 channels.data.clone()
             }
             _ => {
@@ -546,6 +572,15 @@ impl Endpoint {
             reliable: request.timer_settings.is_some(),
             metadata,
         };
+        let (source, subject) = (&message.source, &message.claims.subject);
+        let invitation = Invitation { from: source, subject, session: &info };
+        if let Err(reason) = self.config.invitations.decide(&invitation) {
+            debug!(%source, %reason, "invitation declined");
+            let (kind, id) = (message.session_type, message.session_id);
+            let why = (canonical::DECLINED, reason.clone());
+            self.nack(now, kind, id, message.message_id, source, why);
+            return self.shared.out.push(Output::Declined(source.clone(), reason));
+        }
         let timers = request.timer_settings.map(|settings| Timers {
             timeout: Duration::from_millis(settings.timeout_ms.max(1).into()),
             max_retries: settings.max_retries,
@@ -565,6 +600,12 @@ impl Endpoint {
             before.unwrap_or_default(),
         );
         self.add_session(session);
+    }
+
+    /// Whether somebody may invite to a channel that is not its own.
+    fn lets_through(&mut self, moderator: &Name) -> bool {
+        let Shared { gate, out, .. } = &mut self.shared;
+        gate.lets_through(out, moderator, Unbound::Channel)
     }
 
     fn is_full(&self) -> bool {
@@ -623,7 +664,6 @@ impl Discovery {
 
 /// Whether the channel of an invitation belongs to who invites: its ids follow
 /// from the moderator's subject.
-fn is_own_channel(message: &Authentic, request: &JoinRequest) -> bool {
-    let Some(channels) = &request.channels else { return false };
+fn is_own_channel(message: &Authentic, channels: &Channels) -> bool {
     *channels == channels.data.without_id().channels(&message.claims.subject)
 }

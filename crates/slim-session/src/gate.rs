@@ -1,15 +1,19 @@
 //! The one gate: a command has to show who sent it before anything acts on it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use slim_auth::{Claims, Shown, Verifier, VerifyError};
 use slim_proto::Body;
 use slim_proto::{Command, MessageType, Name, NameId, Publish, RouteName, SessionId, canonical};
 
+use crate::api::{IdentityBinding, Output};
+use crate::outbox::Outbox;
+
 /// A command whose token, source and signatures fit together.
 ///
-/// It can only be had from [`authenticate`]. That the sender may say *this* is
+/// It can only be had from [`Gate::authenticate`]. That the sender may say *this* is
 /// for the session to decide, which knows the roles.
 #[derive(Debug)]
 pub(crate) struct Authentic {
@@ -44,6 +48,24 @@ pub(crate) enum Refusal {
     PayloadSignature,
 }
 
+/// Something that does not follow from the identity that goes with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unbound {
+    Name,
+    Payload,
+    Channel,
+}
+
+impl Unbound {
+    fn in_words(self) -> &'static str {
+        match self {
+            Self::Name => "its name is not the one of its identity",
+            Self::Payload => "the content of its commands is not signed",
+            Self::Channel => "it invites to a channel that is not the one of its identity",
+        }
+    }
+}
+
 impl Refusal {
     /// Why whoever sent this cannot be in a session with us, as far as it tells that.
     pub(crate) fn in_words(&self) -> Option<String> {
@@ -62,59 +84,96 @@ impl Refusal {
 
 /// Why somebody does not believe us, as its own words in an authentic GROUP_NACK say.
 pub(crate) fn refusal_of_us(nack: &Authentic) -> String {
-    let words = nack.metadata.get(canonical::REFUSAL);
-    words.map_or_else(
-        || "it does not verify us".to_owned(),
-        |words| format!("it does not verify us: {}", Shown::up_to(MAX_WORDS, words)),
-    )
+    with_words("it does not verify us", nack, canonical::REFUSAL)
+}
+
+/// Why somebody does not want to join, if that is what an authentic GROUP_NACK says.
+pub(crate) fn declined(nack: &Authentic) -> Option<String> {
+    let declines = nack.metadata.contains_key(canonical::DECLINED);
+    declines.then(|| with_words("it does not want to join", nack, canonical::DECLINED))
+}
+
+fn with_words(what: &str, nack: &Authentic, key: &str) -> String {
+    match nack.metadata.get(key).filter(|words| !words.is_empty()) {
+        Some(words) => format!("{what}: {}", Shown::up_to(MAX_WORDS, words)),
+        None => what.to_owned(),
+    }
 }
 
 /// So many characters of a reason are passed on.
 const MAX_WORDS: usize = 400;
 
-/// Checks, cheapest first: token, source name, header signature, payload
-/// signature. All are required, with and without MLS; the reference's strictest
-/// setting ("enforce") asks for no more.
-pub(crate) fn authenticate(
-    publish: Publish,
-    verifier: &dyn Verifier,
-    unix: u64,
-) -> Result<Authentic, Refusal> {
-    if !matches!(publish.body, Body::Command(_)) {
-        return Err(Refusal::NotACommand);
-    }
-    if publish.message_id == 0 {
-        return Err(Refusal::ZeroId);
-    }
-    let claims = verifier.verify(&publish.header.identity, unix)?;
-    if publish.header.source.id() != NameId::of_subject(&claims.subject) {
-        return Err(Refusal::ForeignName);
-    }
-    let signature = publish.header.e2e_header_sig.as_ref().ok_or(Refusal::NoHeaderSignature)?;
-    let aad = canonical::header_aad(&publish);
-    claims.public_key.verify(&aad, signature).map_err(|_| Refusal::HeaderSignature)?;
-    let signature = publish
-        .metadata
-        .get(canonical::PAYLOAD_SIGNATURE)
-        .ok_or(Refusal::NoPayloadSignature)
-        .and_then(|text| STANDARD.decode(text).map_err(|_| Refusal::PayloadSignature))?;
-    let input = canonical::payload_signing_input(&aad, &publish);
-    claims.public_key.verify(&input, &signature).map_err(|_| Refusal::PayloadSignature)?;
+/// What everything from others passes, or not.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub(crate) verifier: Arc<dyn Verifier>,
+    pub(crate) binding: IdentityBinding,
+}
 
-    let Publish { header, session_type, session_id, message_id, body, metadata } = publish;
-    let Body::Command(command) = body else {
-        return Err(Refusal::NotACommand);
-    };
-    Ok(Authentic {
-        source: header.source,
-        destination: header.destination,
-        session_type,
-        session_id,
-        message_id,
-        command,
-        metadata,
-        claims,
-    })
+impl Gate {
+    /// Whether what does not follow from the identity of `peer` is let through all the
+    /// same. The application is told, if it wants to be warned.
+    pub(crate) fn lets_through(&self, out: &mut Outbox, peer: &Name, what: Unbound) -> bool {
+        if self.binding == IdentityBinding::Warn {
+            out.push(Output::Unbound(peer.clone(), what.in_words()));
+        }
+        self.binding != IdentityBinding::Enforce
+    }
+
+    /// Checks, cheapest first: token, source name, header signature, payload
+    /// signature. All are required, with and without MLS, but for what the binding
+    /// lets through; the reference's strictest setting ("enforce") asks for no more.
+    pub(crate) fn authenticate(
+        &self,
+        out: &mut Outbox,
+        publish: Publish,
+        unix: u64,
+    ) -> Result<Authentic, Refusal> {
+        if !matches!(publish.body, Body::Command(_)) {
+            return Err(Refusal::NotACommand);
+        }
+        if publish.message_id == 0 {
+            return Err(Refusal::ZeroId);
+        }
+        let is_strict = self.binding == IdentityBinding::Enforce;
+        let claims = self.verifier.verify(&publish.header.identity, unix)?;
+        let is_own_name = publish.header.source.id() == NameId::of_subject(&claims.subject);
+        if is_strict && !is_own_name {
+            return Err(Refusal::ForeignName);
+        }
+        let signature = publish.header.e2e_header_sig.as_ref().ok_or(Refusal::NoHeaderSignature)?;
+        let aad = canonical::header_aad(&publish);
+        claims.public_key.verify(&aad, signature).map_err(|_| Refusal::HeaderSignature)?;
+        match publish.metadata.get(canonical::PAYLOAD_SIGNATURE) {
+            Some(text) => {
+                let signature = STANDARD.decode(text).map_err(|_| Refusal::PayloadSignature)?;
+                let input = canonical::payload_signing_input(&aad, &publish);
+                let verified = claims.public_key.verify(&input, &signature);
+                verified.map_err(|_| Refusal::PayloadSignature)?;
+            }
+            None if is_strict => return Err(Refusal::NoPayloadSignature),
+            None => _ = self.lets_through(out, &publish.header.source, Unbound::Payload),
+        }
+        // Only now: nobody can have us warn of somebody else.
+        if !is_own_name {
+            self.lets_through(out, &publish.header.source, Unbound::Name);
+        }
+
+        let Publish { header, session_type, session_id, message_id, body, metadata } = publish;
+        let Body::Command(command) = body else {
+            return Err(Refusal::NotACommand);
+        };
+        Ok(Authentic {
+            source: header.source,
+            destination: header.destination,
+            session_type,
+            session_id,
+            message_id,
+            command,
+            metadata,
+            claims,
+        })
+    }
 }
 
 /// Senders that are remembered at once.

@@ -42,9 +42,9 @@ mod subscriptions;
 mod voice;
 
 pub use api::{
-    CloseReason, Command, CreateError, DeliveryReport, Done, EndpointConfig, Input, InviteError,
-    Member, MlsState, Now, Outgoing, Output, ParticipantChange, PresenceError, PublishError,
-    ReceivedMessage, RemoveError, RequestId, Role, SessionConfig, SessionEvent, SessionInfo,
-    SessionState, Timers,
+    CloseReason, Command, CreateError, DeliveryReport, Done, EndpointConfig, IdentityBinding,
+    Input, Invitation, Invitations, InviteError, Member, MlsState, Now, Outgoing, Output,
+    ParticipantChange, PresenceError, PublishError, ReceivedMessage, RemoveError, RequestId, Role,
+    SessionConfig, SessionEvent, SessionInfo, SessionState, Timers,
 };
 pub use endpoint::Endpoint;

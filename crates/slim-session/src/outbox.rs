@@ -1,13 +1,11 @@
 //! Where the engine puts what the driver has to do, and what every part of it
 //! needs at hand while it handles one input.
 
-use std::sync::Arc;
-
 use rand::rngs::StdRng;
-use slim_auth::Verifier;
 use slim_proto::{Message, SessionId};
 
 use crate::api::{Done, Now, Output, RequestId, SessionEvent};
+use crate::gate::Gate;
 use crate::subscriptions::Subscriptions;
 use crate::voice::Voice;
 
@@ -50,7 +48,7 @@ pub(crate) struct Context<'a> {
     pub(crate) now: Now,
     pub(crate) out: &'a mut Outbox,
     pub(crate) voice: &'a mut Voice,
-    pub(crate) verifier: &'a Arc<dyn Verifier>,
+    pub(crate) gate: &'a Gate,
     pub(crate) subscriptions: &'a mut Subscriptions,
     pub(crate) rng: &'a mut StdRng,
 }

@@ -304,7 +304,11 @@ impl World {
             Output::Accepted(request) => {
                 assert!(self.apps[app].pending.contains_key(&request.0));
             }
-            Output::Ready | Output::NotReady(_) | Output::IdentityMismatch(..) => {}
+            Output::Ready
+            | Output::NotReady(_)
+            | Output::IdentityMismatch(..)
+            | Output::Declined(..)
+            | Output::Unbound(..) => {}
         }
     }
 

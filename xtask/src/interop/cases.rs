@@ -67,6 +67,13 @@ pub(super) const CASES: &[Case] = &[
         play: invites::nobody,
     },
     Case {
+        name: "declined",
+        about: "one of ours wants neither into a group nor a call of this moderator",
+        is_slow: false,
+        casts: || with_and_without_mls(groups(&Side::BOTH, &[Ours, Theirs])),
+        play: invites::declined,
+    },
+    Case {
         name: "remove",
         about: "one of each kind is removed, and joins again as a new instance",
         is_slow: false,

@@ -89,6 +89,9 @@ impl Tools {
         for name in &part.invites {
             command.args(["--invites", name]);
         }
+        if let Some(prefix) = part.accept_from {
+            command.args(["--accept-from", prefix]);
+        }
         for (option, is_given) in [("--no-echo", part.no_echo), ("--best-effort", part.best_effort)]
         {
             if is_given {
@@ -178,6 +181,8 @@ pub(crate) struct Part<'a> {
     pub(crate) timeout: f64,
     pub(crate) max_retries: u32,
     pub(crate) secret: &'a str,
+    /// Whose invitations it takes, if not everybody's. Only ours can say.
+    pub(crate) accept_from: Option<&'a str>,
     /// A listener that does not send back what it gets.
     pub(crate) no_echo: bool,
     /// Nothing is acknowledged or repeated. Only the reference creates such sessions.
@@ -200,6 +205,7 @@ impl<'a> Part<'a> {
             timeout: 3.0,
             max_retries: 9,
             secret: SECRET,
+            accept_from: None,
             no_echo: false,
             best_effort: false,
             clock: None,

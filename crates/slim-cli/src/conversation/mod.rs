@@ -317,6 +317,14 @@ impl<'a> Conversation<'a> {
                 let message = format!("{reason}: what {} sends is ignored", peer.readable());
                 self.error(None, "identity_mismatch", message);
             }
+            ClientEvent::Declined { peer, .. } => {
+                let message = format!("declined an invitation of {}", peer.readable());
+                self.error(None, "invitation_declined", message);
+            }
+            ClientEvent::Unbound { peer, reason } => {
+                let message = format!("{}: {reason}; let through all the same", peer.readable());
+                self.error(None, "identity_unbound", message);
+            }
             ClientEvent::Closed { reason } => self.fail(Failure::RefusedByNode { node, reason }),
         }
     }

@@ -236,6 +236,47 @@ fn who_is_not_trusted_is_told_by_whom() {
     assert!(words.starts_with("the token is one of a shared secret"), "{words}");
 }
 
+/// Who waits takes whom it wants, and says so in words; to the others that is an outcome.
+#[test]
+fn invitations_are_taken_from_whom_one_wants() {
+    let node = TestNode::start();
+    let mut picky =
+        Slim::start(&node, "group --local o/n/picky --accept-from x --accept-from o/n/boss");
+    let mut open = Slim::start(&node, "group --local o/n/open");
+    let mut deaf = Slim::start_with(&node, "p2p --local o/n/deaf", |command| {
+        command.env("SLIM_ACCEPT_FROM", "x/y  o/other");
+    });
+    for one in [&mut picky, &mut open, &mut deaf] {
+        one.expect("waiting");
+    }
+    let invites = "--invites o/n/picky --invites o/n/open --enable-mls";
+    let mut stranger =
+        Slim::start(&node, &format!("group --local o/n/stranger --remote o/n/chat {invites}"));
+    let refused = stranger.expect_where("invite", |event| event["name"] == "o/n/picky");
+    assert_eq!(refused["outcome"], "refused", "{refused}");
+    assert_eq!(refused["reason"], "it does not want to join: it takes none from o/n/stranger");
+    let told = picky.expect_error("invitation_declined");
+    assert_eq!(told["message"], "declined an invitation of o/n/stranger");
+    open.expect("session");
+    let caller = Slim::start(&node, "p2p --local o/n/caller --remote o/n/deaf").exit();
+    caller.assert_failed(1, "refused");
+    assert!(caller.stderr.contains("o/n/deaf cannot join: it does not want to join"), "{caller:?}");
+    deaf.expect_error("invitation_declined");
+
+    let mut boss =
+        Slim::start(&node, "group --local o/n/boss --remote o/n/work --invites o/n/picky");
+    picky.expect("session");
+    boss.type_line("hello");
+    picky.expect_message("hello");
+    for mut moderator in [stranger, boss] {
+        moderator.end_input();
+        moderator.exit_well();
+    }
+    for member in [picky, open] {
+        assert_eq!(member.exit().status, Some(0));
+    }
+}
+
 /// An issuer: signs what it is asked to.
 struct Issuer {
     key: JwtSigningKey,
@@ -419,7 +460,7 @@ fn the_commands_of_the_document_work() {
             assert!(text.contains("hello"), "{block}{output:?}");
         }
     }
-    assert_eq!(calls, 4);
+    assert_eq!(calls, 5);
     let list: Value =
         serde_json::from_str(&fs::read_to_string(folder.join("trust.json")).unwrap()).unwrap();
     assert_eq!(list["keys"].as_array().unwrap().len(), 2);

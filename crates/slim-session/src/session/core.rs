@@ -504,7 +504,9 @@ impl Core {
         let purpose = *self.exchanges.purpose_of(answer.message_id)?;
         let fits = match purpose {
             Purpose::Discover(_) => matches!(answer.command, Command::DiscoveryReply),
-            Purpose::Join(_) => matches!(answer.command, Command::JoinReply(_)),
+            Purpose::Join(_) => {
+                matches!(answer.command, Command::JoinReply(_) | Command::GroupNack)
+            }
             Purpose::Dismiss(_) | Purpose::Leave => matches!(answer.command, Command::LeaveReply),
             Purpose::Rejoin => matches!(answer.command, Command::RejoinReply(_)),
             Purpose::Welcome(_)

@@ -13,6 +13,7 @@ use tracing::{debug, error};
 use super::core::Core;
 use super::encryption::EncryptionError;
 use crate::api::{Done, Outgoing, PublishError, ReceivedMessage, RequestId, SessionEvent};
+use crate::gate::Unbound;
 use crate::inbound::{self, Arrival};
 use crate::mls::DecryptError;
 use crate::outbound::{self, Audience, To, is_direct};
@@ -258,7 +259,7 @@ impl Core {
         if to != self.info.local.route() && (is_direct || !is_for_all) {
             return debug!(%source, "for somebody else");
         }
-        let plaintext = match self.open(&publish) {
+        let plaintext = match self.open(cx, &publish) {
             Ok(plaintext) => plaintext,
             Err(Unreadable::Early) => return self.keep_early_data(publish),
             Err(Unreadable::Refused(reason)) => return debug!(%source, reason, "data dropped"),
@@ -303,7 +304,7 @@ impl Core {
     }
 
     /// The plaintext of a data message, whose sender and header are as they claim.
-    fn open(&mut self, publish: &Publish) -> Result<Bytes, Unreadable> {
+    fn open(&mut self, cx: &mut Context<'_>, publish: &Publish) -> Result<Bytes, Unreadable> {
         let (Body::Msg(payload) | Body::RtxReply(payload)) = &publish.body else {
             return Err(Unreadable::Refused("not data"));
         };
@@ -318,7 +319,10 @@ impl Core {
                 Unreadable::Refused("cannot be decrypted")
             }
         })?;
-        if NameId::of_subject(&opened.sender) != publish.header.source.id() {
+        let source = &publish.header.source;
+        if NameId::of_subject(&opened.sender) != source.id()
+            && !cx.gate.lets_through(cx.out, source, Unbound::Name)
+        {
             return Err(Unreadable::Refused("sent under another name"));
         }
         if !mls.stayed(&opened) {

@@ -1,8 +1,10 @@
 //! The MLS side of a session: its group, and the numbers of its commits.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use slim_auth::Claims;
-use slim_proto::{MlsPayload, Name, NameId};
+use slim_proto::{MlsPayload, Name, NameId, RouteName};
 
 use crate::api::MlsState;
 use crate::mls::{
@@ -19,6 +21,8 @@ pub(crate) struct Encryption {
     group: Option<Group>,
     /// Number of the last commit that was made or applied.
     last_commit: u32,
+    /// Subjects of those that were let in under a name that does not follow from it.
+    unbound: BTreeMap<RouteName, String>,
 }
 
 /// A commit for the members and a welcome for the new ones, both with their number.
@@ -82,17 +86,22 @@ impl Encryption {
     pub(crate) fn vet(
         &mut self,
         cx: &mut Context<'_>,
+        name: &Name,
         key_package: &[u8],
         claims: &Claims,
     ) -> Result<Newcomer, EncryptionError> {
         if self.group.is_none() {
             let token = cx.voice.token(cx.now, cx.rng).ok_or(EncryptionError::NoToken)?;
             let key = cx.voice.key().clone();
-            self.group = Some(Group::create(key, &token, cx.verifier.as_ref(), cx.now.unix)?);
+            self.group = Some(Group::create(key, &token, cx.gate.verifier.as_ref(), cx.now.unix)?);
         }
         let group = self.group.as_ref().ok_or(EncryptionError::NoGroup)?;
-        let verifier = cx.verifier.as_ref();
-        Ok(group.vet(key_package, &claims.subject, verifier, cx.now.unix)?)
+        let verifier = cx.gate.verifier.as_ref();
+        let newcomer = group.vet(key_package, &claims.subject, verifier, cx.now.unix)?;
+        if name.id() != NameId::of_subject(&claims.subject) {
+            self.unbound.insert(name.route(), claims.subject.clone());
+        }
+        Ok(newcomer)
     }
 
     /// Adds them with one commit.
@@ -110,7 +119,7 @@ impl Encryption {
         claims: &Claims,
     ) -> Result<Added, EncryptionError> {
         let group = self.group.as_mut().ok_or(EncryptionError::NoGroup)?;
-        let verifier = cx.verifier.as_ref();
+        let verifier = cx.gate.verifier.as_ref();
         let added = group.rejoin(key_package, &claims.subject, verifier, cx.now.unix)?;
         Ok(self.numbered(added))
     }
@@ -126,8 +135,12 @@ impl Encryption {
         let Some(group) = self.group.as_mut() else {
             return Ok(None);
         };
-        let is_it = |subject: &&std::sync::Arc<str>| NameId::of_subject(subject) == name.id();
-        let Some(subject) = group.members().find(is_it).cloned() else {
+        let subject = self.unbound.remove(&name.route()).or_else(|| {
+            let mut members = group.members();
+            let member = members.find(|subject| NameId::of_subject(subject) == name.id());
+            member.map(|subject| subject.to_string())
+        });
+        let Some(subject) = subject.filter(|subject| group.contains(subject)) else {
             return Ok(None);
         };
         let mls_content = group.remove(&subject)?;
@@ -144,7 +157,7 @@ impl Encryption {
     pub(crate) fn refresh(&mut self, cx: &mut Context<'_>) -> Result<MlsPayload, EncryptionError> {
         let token = cx.voice.token(cx.now, cx.rng).ok_or(EncryptionError::NoToken)?;
         let group = self.group.as_mut().ok_or(EncryptionError::NoGroup)?;
-        let verifier = cx.verifier.as_ref();
+        let verifier = cx.gate.verifier.as_ref();
         let mls_content = group.refresh_credential(&token, verifier, cx.now.unix)?;
         self.last_commit += 1;
         Ok(MlsPayload { commit_id: self.last_commit, mls_content })
@@ -205,5 +218,5 @@ impl Encryption {
 /// What the moderator sends it vouches for with a fresh token of its own, so the
 /// age of the tokens in the tree is no fault.
 fn vetting<'a>(cx: &Context<'a>) -> Vetting<'a> {
-    Vetting { verifier: cx.verifier.as_ref(), now: cx.now.unix, accept_expired: true }
+    Vetting { verifier: cx.gate.verifier.as_ref(), now: cx.now.unix, accept_expired: true }
 }

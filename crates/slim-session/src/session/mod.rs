@@ -17,7 +17,7 @@ use crate::api::{
     CloseReason, Command, Done, InviteError, PresenceError, PublishError, RemoveError, RequestId,
 };
 use crate::exchange::Due;
-use crate::gate::{Authentic, Memory, authenticate, refusal_of_us};
+use crate::gate::{Authentic, Memory, declined, refusal_of_us};
 use crate::outbox::Context;
 use crate::role::{Moderator, Participant, Purpose};
 
@@ -181,7 +181,7 @@ impl Session {
     fn on_command_message(&mut self, cx: &mut Context<'_>, publish: Publish) {
         let source = publish.header.source.clone();
         let message_id = publish.message_id;
-        let message = match authenticate(publish, cx.verifier.as_ref(), cx.now.unix) {
+        let message = match cx.gate.authenticate(cx.out, publish, cx.now.unix) {
             Ok(message) => message,
             Err(refusal) => {
                 debug!(%source, %refusal, "command refused");
@@ -199,7 +199,7 @@ impl Session {
         let kind = message.command.message_type();
         if !self.core.knows_key(&message) {
             if let (Role::Moderator(moderator), MessageType::DiscoveryReply, true) =
-                (&mut self.role, kind, cx.verifier.tells_apart())
+                (&mut self.role, kind, cx.gate.verifier.tells_apart())
             {
                 return moderator.on_started_again(&mut self.core, cx, &message);
             }
@@ -295,9 +295,15 @@ impl Session {
                 moderator.on_rejoin_request(core, cx, &message, request);
             }
             (Wire::GroupNack, Role::Moderator(moderator)) => {
-                // Ours say in this way that they cannot verify us.
+                // Ours say in this way that they do not want to join, or cannot verify us.
                 let (id, source) = (message.message_id, message.source.clone());
-                moderator.on_identity_mismatch(core, id, &source, refusal_of_us(&message));
+                match declined(&message) {
+                    Some(reason) => moderator.on_declined(core, cx, &message, reason),
+                    None => {
+                        let reason = refusal_of_us(&message);
+                        moderator.on_identity_mismatch(core, id, &source, reason);
+                    }
+                }
             }
 
             (Wire::GroupNack, Role::Participant(participant)) => {

@@ -37,6 +37,8 @@ pub(crate) struct App {
     pub(crate) done: BTreeMap<u64, Done>,
     pub(crate) accepted: Vec<u64>,
     pub(crate) mismatches: Vec<Name>,
+    pub(crate) declined: Vec<Name>,
+    pub(crate) unbound: Vec<(Name, &'static str)>,
     /// Cut off from the node, without being told.
     pub(crate) deaf: bool,
 }
@@ -109,6 +111,8 @@ impl World {
             done: BTreeMap::new(),
             accepted: Vec::new(),
             mismatches: Vec::new(),
+            declined: Vec::new(),
+            unbound: Vec::new(),
             deaf: false,
         });
         let index = self.apps.len() - 1;
@@ -143,6 +147,8 @@ impl World {
                 Output::Session(info) => seen.invited.push(info),
                 Output::Event(session, event) => seen.events.push((session, event)),
                 Output::IdentityMismatch(peer, _) => seen.mismatches.push(peer),
+                Output::Declined(peer, _) => seen.declined.push(peer),
+                Output::Unbound(peer, what) => seen.unbound.push((peer, what)),
             }
         }
     }

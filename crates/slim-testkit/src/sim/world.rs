@@ -523,6 +523,12 @@ impl World {
             Output::IdentityMismatch(peer, _) => {
                 return Err(format!("{} does not verify", self.call(&peer)));
             }
+            Output::Declined(peer, _) => {
+                return Err(format!("{} is declined", self.call(&peer)));
+            }
+            Output::Unbound(peer, what) => {
+                return Err(format!("{}: {what}", self.call(&peer)));
+            }
         }
         Ok(())
     }

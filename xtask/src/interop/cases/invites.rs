@@ -74,3 +74,62 @@ pub(super) fn nobody(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     stage.converse(&[&participants[..], &[moderator]].concat(), 2)?;
     stage.close(moderator, &participants)
 }
+
+/// Whose invitations those take that want none of this moderator.
+const ELSEWHERE: Option<&str> = Some("interop/elsewhere");
+
+/// Some of ours do not want into the group of this moderator, nor into a call, and say so
+/// where it is understood. The others notice nothing.
+pub(super) fn declined(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let participants = stage.participants()?;
+    let unwilling =
+        stage.start(&Part { accept_from: ELSEWHERE, ..Part::participant(Ours, "unwilling") })?;
+    let busy = stage.start(&Part { accept_from: ELSEWHERE, ..Part::listener(Ours, "busy") })?;
+    let willing = stage.start(&Part {
+        accept_from: Some("interop/ns/mod"),
+        ..Part::participant(Ours, "willing")
+    })?;
+    stage.all_have(&[unwilling, busy, willing], "waiting")?;
+    for id in [unwilling, busy] {
+        stage.tolerate(id, "invitation_declined");
+    }
+    let joining = [&participants[..], &[willing]].concat();
+    let part = Part {
+        timeout: 1.0,
+        max_retries: 3,
+        ..Part::moderator(
+            stage.cast.moderator,
+            stage.cast.mls,
+            stage.addresses(&[&[unwilling], &joining[..]].concat()),
+        )
+    };
+    let moderator = stage.start(&part)?;
+    stage.has_joined(moderator, &joining)?;
+    let is_told = stage.cast.moderator == Ours;
+    let address = stage.member(unwilling).address.clone();
+    stage.invite_ends(moderator, &address, if is_told { "refused" } else { "no_answer" })?;
+    if is_told {
+        let invite = stage.member(moderator).invites(&address).last().context("no outcome")?;
+        let reason = invite.text("reason");
+        ensure!(reason.contains("it takes none from interop/ns/mod"), "{reason}");
+    }
+    stage.all_have(&[unwilling], "error")?;
+
+    let peer = stage.member(busy).address.clone();
+    let caller = stage.start(&Part {
+        timeout: 1.0,
+        max_retries: 3,
+        ..Part::caller(stage.cast.moderator, "caller", &peer, stage.cast.mls)
+    })?;
+    stage.may_end(&[caller]);
+    stage.tolerate(caller, if is_told { "refused" } else { "no_answer" });
+    stage.wait(|stage| stage.without(&[caller], "has given up", |who| who.status.is_some()))?;
+    stage.all_have(&[busy], "error")?;
+    for id in [unwilling, busy] {
+        ensure!(!stage.member(id).has("session"), "it is in a session");
+    }
+
+    // Nothing came of all this to the group.
+    stage.converse(&[&joining[..], &[moderator]].concat(), 2)?;
+    stage.close(moderator, &joining)
+}

@@ -249,6 +249,22 @@ impl Moderator {
         }
     }
 
+    /// An invited application does not want to join. As it is signed, that is final.
+    pub(crate) fn on_declined(
+        &mut self,
+        core: &mut Core,
+        cx: &mut Context<'_>,
+        message: &Authentic,
+        reason: String,
+    ) {
+        let Some(Purpose::Join(_)) = core.exchanges.purpose_of(message.message_id) else { return };
+        let Some(Purpose::Join(task)) = core.completed(message) else { return };
+        let Some(invite) = self.invites.get(&task) else { return };
+        let error = InviteError::Refused { name: invite.name.clone(), reason };
+        self.fail_invite(core, cx, task, &error);
+        self.pump(core, cx);
+    }
+
     pub(super) fn fail_invite(
         &mut self,
         core: &mut Core,
@@ -303,7 +319,7 @@ impl Moderator {
             let Some(invite) = self.invites.get(&task) else { continue };
             let Stage::Queued { entry, key_package, claims } = &invite.stage else { continue };
             if let Some(mls) = core.mls.as_mut() {
-                match mls.vet(cx, key_package, claims) {
+                match mls.vet(cx, &entry.name, key_package, claims) {
                     Ok(newcomer) => newcomers.push(newcomer),
                     Err(error) => {
                         self.refuse_key_package(core, cx, task, &error);
