@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use crate::cargo::{self, Programs};
-use crate::{codegen, demo, fuzz, licences, restarts, sim};
+use crate::{codegen, demo, fuzz, licences, planted, restarts, sim};
 
 /// The tests, as README.md names them. Only `--no-fail-fast` is added here.
 const TEST: [&str; 2] = ["test", "--workspace"];
@@ -42,6 +42,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     report.step("demo without MLS", || demo::check(&programs, false))?;
     report.step("restarts", || restarts::check_all(&programs))?;
     report.step("fresh seeds of the simulator", || sim::play_fresh(SIM_SEEDS))?;
+    report.step("planted faults", planted::check)?;
     report.step("fuzzing", || fuzz::check(FUZZ_SECONDS))?;
     report.print();
     println!("tests: {totals}");

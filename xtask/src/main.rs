@@ -19,6 +19,7 @@ mod interop;
 mod launch;
 mod licences;
 mod node;
+mod planted;
 mod restarts;
 mod sim;
 mod soak;
@@ -43,6 +44,8 @@ enum Command {
     Interop(interop::Args),
     /// Play seeds of the simulator: many engines under faults and virtual time.
     Sim(sim::Args),
+    /// Plant faults in a copy of the engine, and see the simulator catch each.
+    Planted(planted::Args),
     /// Kill, stop and freeze everybody before, during and after everything.
     Restarts(restarts::Args),
     /// Have members come and go for as long as one likes, and watch what they use.
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Licences => licences::run(),
         Command::Interop(args) => interop::run(&args),
         Command::Sim(args) => sim::run(&args),
+        Command::Planted(args) => planted::run(&args),
         Command::Restarts(args) => restarts::run(&args),
         Command::Soak(args) => soak::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),

@@ -14,7 +14,7 @@
 //! | a report names everybody that the message was for | each outcome |
 //! | who is reported to have a message got it, or was told that it is lost | in a calm |
 //! | nothing follows the end of a session; who was removed hears no more | each event |
-//! | no deadline lies in the past, and none is asked for too often | each input |
+//! | no deadline lies in the past, none is asked for too often, and engines do not keep each other busy | each input |
 //! | members agree on roster, presence and epoch | in a calm |
 //! | all hear all again; but for heartbeats it is quiet | in a calm |
 //! | nothing is left of what was closed | at the end |

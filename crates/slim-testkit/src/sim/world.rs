@@ -34,6 +34,9 @@ const MAX_DEADLINES: u32 = 1000;
 /// Outputs of one input, at most: each open message goes to each member.
 const MAX_OUTPUTS: usize = 10_000;
 
+/// Inputs of all engines in a whole world, at most. Sound ones take some 5,000.
+const MAX_INPUTS: u64 = 50_000;
+
 /// A direction of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Way {
@@ -479,6 +482,9 @@ impl World {
 
     fn feed(&mut self, id: AppId, input: Input) -> Result<(), Broken> {
         self.totals.inputs += 1;
+        if self.totals.inputs > MAX_INPUTS {
+            return Err(format!("the engines got {MAX_INPUTS} inputs"));
+        }
         let app = &mut self.apps[id];
         let now = app.now(self.at);
         let outputs = app.endpoint.handle(now, input);
