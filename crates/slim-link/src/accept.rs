@@ -22,12 +22,13 @@ use tracing::{debug, warn};
 use crate::admission::{AcceptCounters, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_NEWCOMERS, Door};
 use crate::budget::{Budget, DEFAULT_MAX_QUEUED_BYTES};
 use crate::handshake::{self, Negotiated, NegotiationError, Secrets};
+use crate::health::Question;
 use crate::listen::{Connection, Dooms, Incoming, OpenLink, dropped};
 use crate::outbound::{CloseOnDrop, OutboundBody, Queue};
 use crate::reader::{Inbound, MessageReader};
 use crate::{
-    CloseReason, DEFAULT_QUEUE_BYTES, FrameReader, Health, Listener, Outbound, PIECE_LEN, PeerAddr,
-    grpc,
+    CloseReason, DEFAULT_QUEUE_BYTES, FrameReader, Health, Listener, LiveLimits, Outbound,
+    PIECE_LEN, PeerAddr, grpc,
 };
 
 /// How long a closed link may take to be sent and read to its end, before its
@@ -114,6 +115,9 @@ pub struct AcceptConfig {
     pub counters: Arc<AcceptCounters>,
     /// Says whether links are taken. Default: a new one.
     pub health: Arc<Health>,
+    /// The limits of this configuration, to be changed while it is served. Default: new
+    /// ones; they are given the values of this configuration.
+    pub limits: Arc<LiveLimits>,
 }
 
 impl Default for AcceptConfig {
@@ -131,6 +135,7 @@ impl Default for AcceptConfig {
             drain_timeout: Duration::from_secs(10),
             counters: Arc::default(),
             health: Arc::default(),
+            limits: Arc::default(),
         }
     }
 }
@@ -206,8 +211,8 @@ where
     let (listening, mut listens) = watch::channel(());
     let drain_timeout = config.drain_timeout;
     let keepalive = config.keepalive;
-    let door =
-        Door::new(config.max_connections, config.max_newcomers, Arc::clone(&config.counters));
+    config.limits.set(&config);
+    let door = Door::new(Arc::clone(&config.limits), Arc::clone(&config.counters));
     let negotiation_timeout = config.negotiation_timeout;
     let dooms = Dooms { negotiation_timeout, listens: listens.clone(), cut_all: cut };
     let mut following = JoinSet::new();
@@ -226,7 +231,7 @@ where
     let tasks = LinkTasks::default();
     let service = OpenChannel {
         shared: Arc::new(Shared {
-            budget: Budget::new(config.max_queued_bytes),
+            budget: Budget::new(Arc::clone(&config.limits)),
             config,
             on_link,
             listens: listens.clone(),
@@ -289,7 +294,7 @@ fn lock(tasks: &Mutex<JoinSet<()>>) -> MutexGuard<'_, JoinSet<()>> {
 }
 
 /// The gRPC service, mounted on tonic's server without its codec: each of its
-/// requests is a link.
+/// requests is a link, or a question about health.
 struct OpenChannel<F> {
     shared: Arc<Shared<F>>,
 }
@@ -325,21 +330,32 @@ where
     /// Answers at once: a dialler sends nothing before it has seen the headers.
     fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
         let connection = request.extensions().get::<Arc<Connection>>().cloned();
+        let path = request.uri().path();
+        let question = Question::of_path(path);
         let body = match connection {
-            Some(connection) if request.uri().path() == grpc::PATH => {
-                let budget = Arc::clone(&self.shared.budget);
-                let queue = Queue::new(self.shared.config.queue_bytes, budget);
-                let link = run_link(
-                    Arc::clone(&self.shared),
-                    connection.peer_addr.clone(),
-                    connection.open_link(),
-                    Inbound::Request(request.into_body()),
-                    Arc::clone(&queue),
-                );
+            Some(connection) if path == grpc::PATH || question.is_some() => {
+                let queue = Queue::of_budget(Arc::clone(&self.shared.budget));
+                let inbound = Inbound::Request(request.into_body());
                 let mut tasks = lock(&self.shared.tasks);
                 // Those that have ended are of no interest.
                 while tasks.try_join_next().is_some() {}
-                tasks.spawn(link);
+                match question {
+                    None => tasks.spawn(run_link(
+                        Arc::clone(&self.shared),
+                        connection.peer_addr.clone(),
+                        connection.open_link(),
+                        inbound,
+                        Arc::clone(&queue),
+                    )),
+                    Some(question) => tasks.spawn(question.answer(
+                        Arc::clone(&self.shared.config.health),
+                        connection.open_link(),
+                        inbound,
+                        Arc::clone(&queue),
+                        self.shared.listens.clone(),
+                        self.shared.config.negotiation_timeout,
+                    )),
+                };
                 ResponseBody::Link(OutboundBody::response(queue))
             }
             _ => ResponseBody::None,

@@ -17,6 +17,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
+use crate::LiveLimits;
+
 /// Connections that there may be by default, of which each takes a descriptor and,
 /// with its link, some 50 KB.
 pub const DEFAULT_MAX_CONNECTIONS: usize = 10_000;
@@ -76,8 +78,7 @@ impl AcceptCounters {
 
 /// The door of a server.
 pub(crate) struct Door {
-    max_connections: usize,
-    max_newcomers: usize,
+    limits: Arc<LiveLimits>,
     state: Mutex<State>,
     /// Notified when there is a connection, or a newcomer, less.
     changed: Notify,
@@ -108,19 +109,8 @@ enum Room {
 }
 
 impl Door {
-    pub(crate) fn new(
-        max_connections: usize,
-        max_newcomers: usize,
-        counters: Arc<AcceptCounters>,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            // With a limit of none nobody could ever come.
-            max_connections: max_connections.max(1),
-            max_newcomers: max_newcomers.max(1),
-            state: Mutex::default(),
-            changed: Notify::new(),
-            counters,
-        })
+    pub(crate) fn new(limits: Arc<LiveLimits>, counters: Arc<AcceptCounters>) -> Arc<Self> {
+        Arc::new(Self { limits, state: Mutex::default(), changed: Notify::new(), counters })
     }
 
     /// Lets a connection in, which is cut when `cut` is notified.
@@ -159,6 +149,14 @@ impl Door {
         loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
+            let mut limits = pin!(self.limits.changed.notified());
+            limits.as_mut().enable();
+            let changed = async {
+                tokio::select! {
+                    () = changed => {}
+                    () = limits => {}
+                }
+            };
             match room(self) {
                 Room::Now => return,
                 // Whichever comes first, we look again.
@@ -170,8 +168,8 @@ impl Door {
 
     fn room(&self) -> Room {
         let mut state = self.lock();
-        let is_full = state.connections >= self.max_connections;
-        if !is_full && state.newcomers.len() < self.max_newcomers {
+        let is_full = state.connections >= self.limits.max_connections();
+        if !is_full && state.newcomers.len() < self.limits.max_newcomers() {
             return Room::Now;
         }
         let Some(oldest) = state.newcomers.first_entry() else {
@@ -249,9 +247,16 @@ mod tests {
     use tokio::time::{advance, timeout};
 
     use super::*;
+    use crate::AcceptConfig;
+
+    fn limits(max_connections: usize, max_newcomers: usize) -> AcceptConfig {
+        AcceptConfig { max_connections, max_newcomers, ..AcceptConfig::default() }
+    }
 
     fn door(max_connections: usize, max_newcomers: usize) -> Arc<Door> {
-        Door::new(max_connections, max_newcomers, Arc::default())
+        let door = Door::new(Arc::default(), Arc::default());
+        door.limits.set(&limits(max_connections, max_newcomers));
+        door
     }
 
     #[tokio::test(start_paused = true)]
@@ -295,6 +300,22 @@ mod tests {
         let [first, _second] = places;
         drop(first);
         waiting.await.unwrap();
+        assert!(door.has_room());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_is_let_in_when_there_may_be_more() {
+        let door = door(1, 2);
+        let place = door.enter(Arc::default());
+        place.settle();
+        let waiting = tokio::spawn(Arc::clone(&door).wait_for_room());
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        door.limits.set(&limits(2, 2));
+        waiting.await.unwrap();
+        door.limits.set(&limits(0, 0));
+        assert!(!door.has_room(), "one, at least");
+        drop(place);
         assert!(door.has_room());
     }
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::{AcceptConfig, LiveLimits};
+
 /// Bytes that each link may always queue. Only what a link has beyond this counts
 /// for the limit of all together, so that links whose peers read neither notice it
 /// nor pay for the counting.
@@ -16,22 +18,29 @@ pub const DEFAULT_MAX_QUEUED_BYTES: usize = 256 * 1024 * 1024;
 /// full at [`QUEUE_SHARE`].
 #[derive(Debug)]
 pub(crate) struct Budget {
-    limit: usize,
+    limits: Arc<LiveLimits>,
     used: AtomicUsize,
 }
 
 impl Budget {
-    pub(crate) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicUsize::new(0) })
+    pub(crate) fn new(limits: Arc<LiveLimits>) -> Arc<Self> {
+        Arc::new(Self { limits, used: AtomicUsize::new(0) })
     }
 
     pub(crate) fn unlimited() -> Arc<Self> {
-        Self::new(usize::MAX)
+        let limits = LiveLimits::default();
+        limits.set(&AcceptConfig { max_queued_bytes: usize::MAX, ..AcceptConfig::default() });
+        Self::new(Arc::new(limits))
+    }
+
+    /// Bytes that each queue may hold.
+    pub(crate) fn queue_limit(&self) -> usize {
+        self.limits.queue_bytes()
     }
 
     /// Whether a queue that holds `queued` bytes may take more.
     pub(crate) fn admits(&self, queued: usize) -> bool {
-        queued < QUEUE_SHARE || self.used.load(Ordering::Relaxed) < self.limit
+        queued < QUEUE_SHARE || self.used.load(Ordering::Relaxed) < self.limits.max_queued_bytes()
     }
 
     /// A queue that held `before` bytes holds `after` now.
@@ -55,7 +64,10 @@ mod tests {
 
     #[test]
     fn only_what_is_beyond_the_share_counts() {
-        let budget = Budget::new(100);
+        let limits = Arc::new(LiveLimits::default());
+        let config = AcceptConfig { max_queued_bytes: 100, ..AcceptConfig::default() };
+        limits.set(&config);
+        let budget = Budget::new(Arc::clone(&limits));
         budget.changed(0, QUEUE_SHARE);
         assert_eq!(budget.used.load(Ordering::Relaxed), 0);
         budget.changed(QUEUE_SHARE - 10, QUEUE_SHARE + 99);
@@ -63,6 +75,9 @@ mod tests {
         budget.changed(QUEUE_SHARE + 99, QUEUE_SHARE + 100);
         assert!(!budget.admits(QUEUE_SHARE));
         assert!(budget.admits(QUEUE_SHARE - 1));
+        // It may be changed at any time.
+        limits.set(&AcceptConfig { max_queued_bytes: 101, ..config });
+        assert!(budget.admits(QUEUE_SHARE));
         budget.changed(QUEUE_SHARE + 100, 5);
         assert_eq!(budget.used.load(Ordering::Relaxed), 0);
         assert!(budget.admits(QUEUE_SHARE));

@@ -51,6 +51,7 @@ pub(crate) fn trailers(reason: CloseReason, text: Option<HeaderValue>) -> Header
         CloseReason::Done => ("0", None),
         CloseReason::TooSlow => ("14", Some("reads too slowly")),
         CloseReason::Refused => ("7", Some("not wanted here")),
+        CloseReason::NotFound => ("5", Some("no such service")),
     };
     let mut trailers = HeaderMap::with_capacity(2);
     trailers.insert(STATUS, HeaderValue::from_static(status));

@@ -28,6 +28,7 @@ pub mod fuzzing;
 mod grpc;
 mod handshake;
 mod health;
+mod limits;
 mod link;
 mod listen;
 mod listener;
@@ -47,6 +48,7 @@ pub use budget::{DEFAULT_MAX_QUEUED_BYTES, QUEUE_SHARE};
 pub use dial::{DialConfig, DialError, DialStage, Target, TargetError, dial};
 pub use handshake::{MAX_ID_LEN, NegotiationError};
 pub use health::Health;
+pub use limits::LiveLimits;
 pub use link::{Link, LinkReceiver, LinkSender, SendError};
 pub use listener::{Certificates, Endpoint, EndpointError, ListenConfig, ListenError, Listener};
 pub use outbound::{

@@ -96,9 +96,18 @@ impl Connection {
 impl OpenLink {
     /// The peer is one that speaks the protocol.
     pub(crate) fn negotiated(&self) {
-        if self.connection.negotiated.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.connection.place.settle();
-        }
+        self.connection.negotiated.fetch_add(1, Ordering::Relaxed);
+        self.settle();
+    }
+
+    /// It is no link but a question, whose connection may last without any.
+    pub(crate) fn is_a_question(&self) {
+        self.connection.negotiated.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The peer is none that is waited for.
+    pub(crate) fn settle(&self) {
+        self.connection.place.settle();
     }
 
     /// Breaks the connection of the link, with all its links.
@@ -324,13 +333,16 @@ pub(crate) mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::{AcceptConfig, LiveLimits};
 
     const FIRST: Duration = Duration::from_secs(5);
 
     /// A connection, its doom, and what keeps everything: first the listeners.
     pub(crate) fn connection() -> (Arc<Connection>, Doom, [watch::Sender<()>; 2]) {
         let peer_addr = PeerAddr::Ip(([127, 0, 0, 1], 1).into());
-        let connection = Connection::new(peer_addr, &Door::new(10, 10, Arc::default()));
+        let limits = Arc::new(LiveLimits::default());
+        limits.set(&AcceptConfig::default());
+        let connection = Connection::new(peer_addr, &Door::new(limits, Arc::default()));
         let (listening, listens) = watch::channel(());
         let (keep, cut_all) = watch::channel(());
         let dooms = Dooms { negotiation_timeout: FIRST, listens, cut_all };

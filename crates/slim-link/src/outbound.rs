@@ -170,6 +170,9 @@ pub enum CloseReason {
     TooSlow,
     /// The peer is not wanted (PERMISSION_DENIED). It does not come back.
     Refused,
+    /// There is no such service (NOT_FOUND). The end of a question about its health, and
+    /// of no link.
+    NotFound,
 }
 
 /// A frame was not queued.
@@ -186,7 +189,8 @@ pub enum PushError {
 /// The queue behind all [`Outbound`]s of a link, its body and its reader.
 pub(crate) struct Queue {
     state: Mutex<State>,
-    limit: usize,
+    /// That of the budget, if this is none.
+    limit: Option<usize>,
     /// Of all queues together.
     budget: Arc<Budget>,
     /// Bytes of data in `state`, to be read without the lock.
@@ -228,6 +232,15 @@ struct Piece {
 
 impl Queue {
     pub(crate) fn new(limit: usize, budget: Arc<Budget>) -> Arc<Self> {
+        Self::with_limit(Some(limit), budget)
+    }
+
+    /// A queue whose limit is that of the budget, which may change.
+    pub(crate) fn of_budget(budget: Arc<Budget>) -> Arc<Self> {
+        Self::with_limit(None, budget)
+    }
+
+    fn with_limit(limit: Option<usize>, budget: Arc<Budget>) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
             limit,
@@ -263,7 +276,8 @@ impl Queue {
     }
 
     fn has_room(&self, queued: usize) -> bool {
-        queued < self.limit && self.budget.admits(queued)
+        let limit = self.limit.unwrap_or_else(|| self.budget.queue_limit());
+        queued < limit && self.budget.admits(queued)
     }
 
     /// Queues a message of `len` bytes that begins with what `write_head` writes and

@@ -307,9 +307,14 @@ impl MessageReader {
         }
     }
 
+    /// The next message, which is a short one.
+    pub(crate) async fn first(&mut self) -> Result<Bytes, LinkEnd> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
     /// The message that has to be the peer's negotiation.
     pub(crate) async fn negotiation(&mut self) -> Result<Message, NegotiationError> {
-        match poll_fn(|cx| self.poll_next(cx)).await {
+        match self.first().await {
             Ok(message) => Message::decode(message).map_err(|_| NegotiationError::NotANegotiation),
             Err(LinkEnd::Ended) => Err(NegotiationError::Ended),
             Err(LinkEnd::PermissionDenied(reason)) => Err(NegotiationError::Denied(reason)),

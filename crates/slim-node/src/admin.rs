@@ -179,7 +179,7 @@ impl Answers {
             names: self.view.table.names() as u64,
             backlog: self.view.backlog().await,
             is_ready: self.view.health.is_serving(),
-            max_connections: self.view.max_connections as u64,
+            max_connections: self.view.limits.accept().max_connections() as u64,
             began_at: self.began_at,
             process: prometheus::Process::now(),
         };

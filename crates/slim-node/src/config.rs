@@ -2,12 +2,11 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::time::Duration;
 
 use slim_link::{
-    AcceptConfig, AcceptCounters, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_NEWCOMERS,
-    DEFAULT_MAX_QUEUED_BYTES, DEFAULT_QUEUE_BYTES, Keepalive, ListenConfig,
+    AcceptConfig, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_NEWCOMERS, DEFAULT_MAX_QUEUED_BYTES,
+    DEFAULT_QUEUE_BYTES, Keepalive, ListenConfig,
 };
 
 /// Where a node listens if nothing else is said.
@@ -98,7 +97,7 @@ impl Default for NodeConfig {
 }
 
 impl NodeConfig {
-    pub(crate) fn accept(&self, counters: Arc<AcceptCounters>) -> AcceptConfig {
+    pub(crate) fn accept(&self) -> AcceptConfig {
         AcceptConfig {
             node_id: self.node_id.clone(),
             require_header_mac: self.require_header_mac,
@@ -109,7 +108,6 @@ impl NodeConfig {
             max_queued_bytes: self.max_queued_bytes,
             keepalive: self.keepalive,
             drain_timeout: self.drain_timeout,
-            counters,
             ..AcceptConfig::default()
         }
     }

@@ -20,6 +20,7 @@
 
 mod admin;
 mod config;
+mod limits;
 mod links;
 mod metrics;
 mod rate;
@@ -30,6 +31,7 @@ mod table;
 mod view;
 
 pub use config::{DEFAULT_MAX_SUBSCRIPTIONS, DEFAULT_PORT, NodeConfig};
+pub use limits::NodeLimits;
 pub use metrics::{Dropped, Metrics, MetricsSnapshot};
 pub use server::{BindError, Node};
 pub use slim_link::{

@@ -1,16 +1,17 @@
 //! The `slim-node` program: options, configuration file, log, signals.
 
-use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use slim_node::{
-    BindError, Certificates, Endpoint, KeyPair, ListenConfig, ListenError, Node, NodeConfig, Pem,
-    ServerTls,
+    BindError, Certificates, Endpoint, KeyPair, ListenConfig, ListenError, Node, NodeConfig,
+    NodeLimits, Pem, ServerTls,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{Level, error, info, warn};
@@ -58,6 +59,10 @@ struct Args {
     /// Only say whether this file could be used, and end: status 0, or 2 and the reason
     #[arg(long, value_name = "FILE", exclusive = true)]
     check: Option<PathBuf>,
+    /// Only ask the node whose --admin address this is whether it is ready, and end:
+    /// status 0, or 1 and what it says
+    #[arg(long, value_name = "ADDR", exclusive = true)]
+    health: Option<SocketAddr>,
     /// Connections at once; more wait until one goes; at least 1; overrides the file
     /// [default: 10000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -112,6 +117,9 @@ fn start(args: Args) -> Result<(), Failure> {
     if let Some(path) = &args.check {
         return check(path);
     }
+    if let Some(address) = args.health {
+        return health(address);
+    }
     let file = args.config.as_deref().map(read_file).transpose()?;
     if let (Some(path), Some(FileConfig { listen, .. })) = (&args.config, &file)
         && listen.is_empty()
@@ -127,9 +135,8 @@ fn start(args: Args) -> Result<(), Failure> {
         let text = "--tls-cert is for addresses of --listen; the file has its own";
         return Err(Failure::new(USAGE, text));
     }
-    let limits = &mut file.limits;
-    limits.connections = args.max_connections.map(|n| n as usize).or(limits.connections);
-    limits.messages_per_second_per_link = args.max_rate.or(limits.messages_per_second_per_link);
+    let options = LimitOptions { connections: args.max_connections, rate: args.max_rate };
+    options.override_in(&mut file);
     let level = args.log.unwrap_or_else(|| file.log_level.unwrap_or(Level::INFO).into());
     let set_level = init_log(level, args.log_format);
     for key in &file.ignored {
@@ -143,9 +150,8 @@ fn start(args: Args) -> Result<(), Failure> {
     let runtime = runtime.build().map_err(|error| Failure::new(FAILED, error.to_string()))?;
     let mut config = node_config(listen(args.listen, tls, &file), file);
     fit_descriptors(&mut config);
-    // What an option says stays.
-    let followed = args.config.filter(|_| args.log.is_none());
-    let reload = Reload { file: followed, set_level };
+    let set_level = args.log.is_none().then_some(set_level);
+    let reload = Reload { file: args.config, options, set_level };
     runtime.block_on(run(config, reload))
 }
 
@@ -170,16 +176,63 @@ fn check(path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Bytes of an answer about health that are read.
+const MAX_ANSWER_LEN: u64 = 4096;
+
+/// How long asking for health may take, each step of it.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Whether the node with this admin address takes links.
+fn health(address: SocketAddr) -> Result<(), Failure> {
+    let answer = ask_for_health(address)
+        .map_err(|error| Failure::new(FAILED, format!("no answer from {address}: {error}")))?;
+    let (head, said) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    if head.split(' ').nth(1) != Some("200") {
+        let line = head.lines().next().unwrap_or_default();
+        return Err(Failure::new(FAILED, format!("{address} answers {line:?}: {}", said.trim())));
+    }
+    // If nobody reads it, the status says the same.
+    write!(io::stdout(), "{said}").ok();
+    Ok(())
+}
+
+fn ask_for_health(address: SocketAddr) -> io::Result<String> {
+    let mut tcp = TcpStream::connect_timeout(&address, HEALTH_TIMEOUT)?;
+    tcp.set_read_timeout(Some(HEALTH_TIMEOUT))?;
+    tcp.set_write_timeout(Some(HEALTH_TIMEOUT))?;
+    write!(tcp, "GET /readyz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    tcp.take(MAX_ANSWER_LEN).read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// Limits that options give, which stay.
+#[derive(Clone, Copy)]
+struct LimitOptions {
+    connections: Option<u32>,
+    rate: Option<u32>,
+}
+
+impl LimitOptions {
+    fn override_in(self, file: &mut FileConfig) {
+        let limits = &mut file.limits;
+        limits.connections = self.connections.map(|n| n as usize).or(limits.connections);
+        limits.messages_per_second_per_link = self.rate.or(limits.messages_per_second_per_link);
+    }
+}
+
 /// What is done anew at SIGHUP.
 struct Reload {
-    /// For the log level, unless an option rules it.
+    /// For the log level and the limits.
     file: Option<PathBuf>,
-    set_level: Box<dyn Fn(LevelFilter) + Send>,
+    options: LimitOptions,
+    /// Unless an option says the level.
+    set_level: Option<Box<dyn Fn(LevelFilter) + Send>>,
 }
 
 impl Reload {
     /// Reads files, so it blocks for a moment. What cannot be used changes nothing.
-    fn now(&self, certificates: &[Certificates]) {
+    fn now(&self, certificates: &[Certificates], limits: &NodeLimits) {
         for certificates in certificates {
             let endpoint = certificates.endpoint();
             match certificates.reload() {
@@ -190,12 +243,21 @@ impl Reload {
         }
         match self.file.as_deref().map(read_file) {
             None => {}
-            Some(Ok(file)) => {
-                let level = file.log_level.unwrap_or(Level::INFO);
-                (self.set_level)(level.into());
-                info!(%level, "log level as in the file");
+            Some(Ok(mut file)) => {
+                if let Some(set_level) = &self.set_level {
+                    let level = file.log_level.unwrap_or(Level::INFO);
+                    set_level(level.into());
+                    info!(%level, "log level as in the file");
+                }
+                self.options.override_in(&mut file);
+                let mut config = node_config(Vec::new(), file);
+                fit_descriptors(&mut config);
+                limits.set(&config);
+                info!("limits as in the file");
             }
-            Some(Err(failure)) => warn!(reason = failure.text, "the log level stays"),
+            Some(Err(failure)) => {
+                warn!(reason = failure.text, "the log level and the limits stay");
+            }
         }
     }
 }
@@ -331,10 +393,10 @@ async fn run(config: NodeConfig, reload: Reload) -> Result<(), Failure> {
     }
     info!(node_id, version = env!("CARGO_PKG_VERSION"), "node up");
     let metrics = node.metrics();
-    let certificates = node.certificates();
+    let (certificates, limits) = (node.certificates(), node.limits());
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            tokio::task::block_in_place(|| reload.now(&certificates));
+            tokio::task::block_in_place(|| reload.now(&certificates, &limits));
         }
     });
     let shutdown = async move {

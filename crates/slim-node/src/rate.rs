@@ -22,6 +22,10 @@ impl Rate {
         Self { per_second, spent_until: None }
     }
 
+    pub(crate) fn per_second(&self) -> NonZeroU32 {
+        self.per_second
+    }
+
     /// So many messages have come; gives until when to read no more.
     pub(crate) fn spend(&mut self, messages: usize, now: Instant) -> Option<Instant> {
         let seconds = messages as f64 / f64::from(self.per_second.get());

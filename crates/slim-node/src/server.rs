@@ -11,7 +11,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -19,8 +18,8 @@ use std::time::SystemTime;
 use futures_util::future::join_all;
 use indexmap::IndexMap;
 use slim_link::{
-    AcceptedLink, Certificates, Drops, Endpoint, FrameReader, LinkEnd, ListenError, Listener,
-    PushError,
+    AcceptConfig, AcceptedLink, Certificates, Drops, Endpoint, FrameReader, LinkEnd, ListenError,
+    Listener, PushError,
 };
 use slim_proto::{Frame, Message, RoutedFrame, SubscriptionAck};
 use tokio::task::yield_now;
@@ -32,9 +31,9 @@ use crate::links::Links;
 use crate::metrics::{Counter, Metrics, Tally};
 use crate::rate::Rate;
 use crate::router::{Routed, route};
-use crate::subscriber::{About, Full, Grace, Subscriber};
+use crate::subscriber::{About, Full, Subscriber};
 use crate::view::View;
-use crate::{LinkRoutes, NodeConfig, RouteTable};
+use crate::{LinkRoutes, NodeConfig, NodeLimits, RouteTable};
 
 /// Copies that a task queues before it wakes the writers and lets other tasks run:
 /// some ten milliseconds of work. Fewer make more, smaller writes of it; with 128
@@ -116,12 +115,7 @@ impl Node {
             table,
             turns: AtomicU64::new(0),
             links,
-            grace: Grace {
-                period: config.slow_subscriber_grace,
-                bytes: config.queue_bytes as u64 / 4,
-            },
-            max_subscriptions_per_link: config.max_subscriptions_per_link,
-            max_messages_per_second: config.max_messages_per_second,
+            limits: NodeLimits::new(&config),
         };
         Ok(Self { listeners, local_addrs, config, admin, shared: Arc::new(shared) })
     }
@@ -148,6 +142,11 @@ impl Node {
         Arc::clone(&self.shared.metrics)
     }
 
+    /// Its limits, to be changed while it runs.
+    pub fn limits(&self) -> NodeLimits {
+        self.shared.limits.clone()
+    }
+
     /// Where it can be looked at, with the real port, if [`NodeConfig::admin`] says so.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(Admin::local_addr)
@@ -162,13 +161,17 @@ impl Node {
     /// If the server ends before `shutdown`.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> io::Result<()> {
         let shared = self.shared;
-        let accept = self.config.accept(shared.metrics.accepted());
+        let accept = AcceptConfig {
+            counters: shared.metrics.accepted(),
+            limits: Arc::clone(shared.limits.accept()),
+            ..self.config.accept()
+        };
         let view = View {
             metrics: Arc::clone(&shared.metrics),
             table: Arc::clone(&shared.table),
             links: Arc::clone(&shared.links),
             health: Arc::clone(&accept.health),
-            max_connections: accept.max_connections,
+            limits: shared.limits.clone(),
         };
         let on_link = move |link: AcceptedLink| Arc::clone(&shared).serve(link);
         let serving = slim_link::serve(self.listeners, accept, on_link, shutdown);
@@ -191,9 +194,7 @@ struct Shared {
     /// Numbers turns; see [`Subscriber::touch`]. 0 is none.
     turns: AtomicU64,
     links: Arc<Links>,
-    grace: Grace,
-    max_subscriptions_per_link: usize,
-    max_messages_per_second: Option<NonZeroU32>,
+    limits: NodeLimits,
 }
 
 impl Shared {
@@ -250,10 +251,9 @@ struct Turn<'f> {
 
 impl LinkTask {
     fn new(shared: Arc<Shared>, frames: FrameReader, link: Subscriber) -> Self {
-        let routes = shared.table.attach(Arc::new(link), shared.max_subscriptions_per_link);
+        let routes = shared.table.attach(Arc::new(link), 0);
         let drops = frames.drops();
-        let rate = shared.max_messages_per_second.map(Rate::new);
-        Self { shared, frames, routes, tally: Tally::default(), drops, rate }
+        Self { shared, frames, routes, tally: Tally::default(), drops, rate: None }
     }
 
     /// Serves the link until it ends.
@@ -261,6 +261,7 @@ impl LinkTask {
         let mut batch = Vec::new();
         let end = loop {
             let read = self.frames.read_batch(&mut batch).await;
+            self.follow_limits();
             let received = self.count_received(&batch);
             self.handle(&batch).await;
             let rate = self.rate.as_mut();
@@ -287,6 +288,16 @@ impl LinkTask {
             yield_now().await;
         }
         end
+    }
+
+    /// They may be others than they were.
+    fn follow_limits(&mut self) {
+        let limits = &self.shared.limits;
+        self.routes.set_limit(limits.max_subscriptions_per_link());
+        let rate = limits.max_messages_per_second();
+        if self.rate.as_ref().map(Rate::per_second) != rate {
+            self.rate = rate.map(Rate::new);
+        }
     }
 
     /// How many messages have come.
@@ -400,7 +411,8 @@ impl LinkTask {
     /// Waits until the peer has read what it was answered before.
     async fn answer_slowly(&mut self, answer: &Message) {
         debug!("waiting for answers to be read");
-        let tally = self.routes.link().answer_slowly(answer, self.shared.grace.period).await;
+        let tally =
+            self.routes.link().answer_slowly(answer, self.shared.limits.grace().period).await;
         self.tally.merge(&tally);
     }
 
@@ -413,7 +425,7 @@ impl LinkTask {
             return;
         }
         debug!(links = turn.behind.len(), "waiting for slow subscribers");
-        let grace = self.shared.grace;
+        let grace = self.shared.limits.grace();
         let waits = turn.behind.values().map(|(link, frames)| link.push_slowly(frames, grace));
         for tally in join_all(waits).await {
             self.tally.merge(&tally);

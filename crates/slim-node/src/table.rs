@@ -321,6 +321,12 @@ impl<T> LinkRoutes<T> {
         Ok(())
     }
 
+    /// From now on the link may have so many subscriptions. If it has more, it keeps
+    /// them.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     /// How many names the link has subscribed to.
     pub fn len(&self) -> usize {
         self.owned.len()

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use slim_link::Health;
 
-use crate::RouteTable;
 use crate::links::Links;
 use crate::metrics::Metrics;
 use crate::subscriber::{Condition, Subscriber};
+use crate::{NodeLimits, RouteTable};
 
 /// Links that are looked at before others get their turn.
 const LINKS_PER_TURN: usize = 1000;
@@ -20,7 +20,7 @@ pub(crate) struct View {
     pub(crate) table: Arc<RouteTable<Subscriber>>,
     pub(crate) links: Arc<Links>,
     pub(crate) health: Arc<Health>,
-    pub(crate) max_connections: usize,
+    pub(crate) limits: NodeLimits,
 }
 
 /// All links together at one moment, roughly.

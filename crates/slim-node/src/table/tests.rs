@@ -269,6 +269,11 @@ fn a_link_has_a_limit_and_others_have_their_own() {
     link(&table, 2).subscribe(&name(1, 2), 1).unwrap();
     one.unsubscribe(&name(1, 1), 2).unwrap();
     one.subscribe(&name(1, 2), 1).unwrap();
+    one.set_limit(1);
+    assert_eq!(one.subscribe(&name(1, 3), 1), Err(SubscriptionError::TooMany(1)));
+    assert_eq!(all(&table, &name(1, 2), &link(&table, 3)), [1], "what it has it keeps");
+    one.set_limit(3);
+    one.subscribe(&name(1, 3), 1).unwrap();
 }
 
 #[test]

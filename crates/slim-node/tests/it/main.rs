@@ -4,6 +4,7 @@
 
 mod admin;
 mod common;
+mod health;
 mod hostile;
 mod limits;
 mod links;

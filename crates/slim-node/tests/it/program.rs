@@ -170,6 +170,70 @@ async fn an_admin_address_of_an_option_or_the_file_is_announced() {
 }
 
 #[test]
+fn the_program_asks_a_node_for_its_health() {
+    let mut child = program(&["--listen", ANY_PORT, "--admin", ANY_PORT]).spawn().unwrap();
+    let stdout = BufReader::new(child.stdout.take().unwrap());
+    let line = stdout.lines().nth(1).unwrap().unwrap();
+    let addr = line.strip_prefix("admin on http://").unwrap();
+    let good = run(&["--health", addr]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!((good.status.code(), good.stdout), (Some(0), b"ready\n".to_vec()));
+    let (status, stderr) = fails(&["--health", addr]);
+    assert_eq!(status, Some(1));
+    assert!(stderr.starts_with(&format!("slim-node: no answer from {addr}: ")), "{stderr}");
+    // Another server is no node that is ready.
+    let other = std::net::TcpListener::bind(ANY_PORT).unwrap();
+    let addr = other.local_addr().unwrap().to_string();
+    let answering = thread::spawn(move || {
+        let (mut tcp, _) = other.accept().unwrap();
+        let head = BufReader::new(tcp.try_clone().unwrap()).lines();
+        assert!(head.take_while(|line| !line.as_ref().unwrap().is_empty()).count() > 1);
+        std::io::Write::write_all(&mut tcp, b"HTTP/1.1 503 Busy\r\n\r\ndraining\n").unwrap();
+    });
+    let (status, stderr) = fails(&["--health", &addr]);
+    answering.join().unwrap();
+    let expected = format!("slim-node: {addr} answers \"HTTP/1.1 503 Busy\": draining\n");
+    assert_eq!((status, stderr), (Some(1), expected));
+}
+
+/// All limits can be others while links are there.
+#[tokio::test]
+async fn sighup_changes_limits_and_ends_no_link() {
+    let text = |subscriptions: usize, connections: usize| {
+        format!(
+            "services: {{ slim/0: {{ dataplane: {{ servers: [ {{ endpoint: '{ANY_PORT}', tls: \
+             {{ insecure: true }} }} ], limits: {{ subscriptions_per_link: {subscriptions}, \
+             connections: {connections} }} }} }} }}"
+        )
+    };
+    let file = ConfigFile::new("limits", &text(1, 1));
+    let running = Running::start(&["--config", file.path()], 1);
+    let mut first = RawStream::start(running.addrs[0]).await;
+    let subscribe = async |stream: &mut RawStream, id| {
+        stream.send_signed(&Message::Subscribe(subscription(&name("bob", id), 5))).await;
+        stream.next().await
+    };
+    assert_eq!(subscribe(&mut first, 1).await, Some(Message::SubscriptionAck(ok(5))));
+    let Some(Message::SubscriptionAck(refused)) = subscribe(&mut first, 2).await else { panic!() };
+    refused.result.unwrap_err();
+
+    std::fs::write(file.path(), text(2, 2)).unwrap();
+    running.signal("HUP");
+    running.logs("limits as in the file");
+    assert_eq!(subscribe(&mut first, 2).await, Some(Message::SubscriptionAck(ok(5))));
+    let mut second = RawStream::start(running.addrs[0]).await;
+
+    // Fewer again: who is there stays.
+    std::fs::write(file.path(), text(1, 1)).unwrap();
+    running.signal("HUP");
+    running.logs("limits as in the file");
+    assert_eq!(subscribe(&mut second, 3).await, Some(Message::SubscriptionAck(ok(5))));
+    let Some(Message::SubscriptionAck(refused)) = subscribe(&mut first, 3).await else { panic!() };
+    refused.result.unwrap_err();
+}
+
+#[test]
 fn a_taken_port_is_one_line_and_status_1() {
     let running = Running::start(&["--listen", ANY_PORT], 1);
     let addr = running.addrs[0].to_string();
@@ -353,7 +417,7 @@ async fn sighup_loads_certificates_and_the_log_level_and_ends_no_link() {
     std::fs::write(file.path(), "tracing: { log_level: loud }").unwrap();
     running.signal("HUP");
     running.logs("the old certificates stay");
-    running.logs("the log level stays");
+    running.logs("the log level and the limits stay");
     dial_with(running.addrs[0], &new_certificate).await.unwrap();
 
     // The first link is there all the while.
@@ -454,6 +518,7 @@ fn help_names_each_option() {
         "--admin",
         "--config",
         "--check",
+        "--health",
         "--tls-cert",
         "--tls-key",
         "--tls-client-ca",

@@ -68,13 +68,17 @@ impl RawConnection {
 
     /// The same; none if the connection takes no more.
     pub(crate) async fn try_stream(&mut self) -> Option<RawStream> {
+        self.call("dataplane.proto.v1.DataPlaneService/OpenChannel").await
+    }
+
+    /// The same of any method.
+    pub(crate) async fn call(&mut self, method: &str) -> Option<RawStream> {
         let (out, chunks) = mpsc::channel(64);
-        let request =
-            http::Request::post("http://node/dataplane.proto.v1.DataPlaneService/OpenChannel")
-                .header("te", "trailers")
-                .header("content-type", "application/grpc")
-                .body(StreamBody::new(ReceiverStream::new(chunks)))
-                .unwrap();
+        let request = http::Request::post(format!("http://node/{method}"))
+            .header("te", "trailers")
+            .header("content-type", "application/grpc")
+            .body(StreamBody::new(ReceiverStream::new(chunks)))
+            .unwrap();
         let response = within(self.requests.send_request(request)).await.ok()?;
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "application/grpc");
