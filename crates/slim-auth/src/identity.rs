@@ -164,6 +164,9 @@ pub enum VerifyError {
     /// It is for an audience, and we have not been told which one is ours.
     #[error("the token is for audience {0}, and no audience is configured here")]
     UnaskedAudience(Shown),
+    /// It is one of those that are in messages, and so in many hands.
+    #[error("the token is one for messages: everybody who gets a message of its owner has it")]
+    OfMessages,
     /// A claim that must be there is not, or has no text.
     #[error("the token has no claim {0}")]
     Missing(&'static str),

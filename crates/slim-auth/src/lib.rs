@@ -14,6 +14,7 @@
 //! epoch, and the random numbers that a simulation must be able to repeat come in
 //! as arguments. Keys and ECDSA nonces are drawn from the operating system.
 
+mod authorization;
 mod did;
 mod identity;
 mod jwt;
@@ -21,10 +22,11 @@ mod key;
 mod shared_secret;
 mod shown;
 
+pub use authorization::{AuthorizationError, Users, UsersError, basic, bearer, bearer_token};
 pub use did::{DidError, TrustList, did_key, new_did_pem, parse_did_key};
 pub use identity::{Claims, Identity, TokenError, Verifier, VerifyError};
 pub use jwt::{
-    Algorithm, JwtIdentity, JwtIdentityConfig, JwtIdentityError, JwtKey, JwtKeyError,
+    Algorithm, Bearer, JwtIdentity, JwtIdentityConfig, JwtIdentityError, JwtKey, JwtKeyError,
     JwtSigningKey, JwtVerifier, JwtVerifierConfig, KeySet, TokenIdentity, TokenIdentityError,
     UnknownAlgorithm,
 };

@@ -137,7 +137,8 @@ struct Common {
 #[derive(Debug, Args)]
 pub(crate) struct NodeArgs {
     /// The node: http://host:port, host:port, https://host:port for TLS, unix:///path,
-    /// or a JSON object with the key "endpoint".
+    /// or a JSON object with the key "endpoint", and "auth" for a node that wants to know who
+    /// comes.
     #[arg(
         long,
         env = "SLIM_SLIM",

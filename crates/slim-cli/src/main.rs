@@ -158,7 +158,11 @@ async fn connect(
             builder.identity(credentials.clone(), credentials)
         }
     };
-    let builder = builder.connect_timeout(settings.connect_timeout).tls(settings.node.tls.clone());
+    let mut builder =
+        builder.connect_timeout(settings.connect_timeout).tls(settings.node.tls.clone());
+    if let Some(authorization) = settings.node.authorization() {
+        builder = builder.authorization(authorization);
+    }
     let endpoint = &settings.node.endpoint;
     let since = Instant::now();
     let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
@@ -205,6 +209,7 @@ fn connect_failure(path: &[&str], error: ConnectError) -> Failure {
         }
         ConnectError::NoIdentity => usage(path, &error),
         ConnectError::TlsConfig(error) => usage(path, &format!("TLS: {error}")),
+        ConnectError::NothingToShow(reason) => usage(path, &format!("--slim: {reason}")),
         ConnectError::Insecure { target, reason } => {
             Failure::NodeInsecure { node: target.to_string(), reason }
         }

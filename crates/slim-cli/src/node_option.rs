@@ -1,8 +1,11 @@
 //! The option `--slim`: an address, or the JSON object that other SLIM programs
-//! take, of which `endpoint`, `server_name` and `tls` count.
+//! take, of which `endpoint`, `server_name`, `tls` and `auth` count.
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
-use slim_client::{ClientTls, KeyPair, Pem, TlsVersion};
+use slim_client::{Authorization, ClientTls, KeyPair, Pem, TlsVersion};
+use slim_identity::LinkCredentials;
 
 /// How to reach the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,8 +14,22 @@ pub(crate) struct NodeOption {
     pub(crate) endpoint: String,
     /// Where the address is one with TLS.
     pub(crate) tls: ClientTls,
+    /// What it is shown to let us in.
+    pub(crate) auth: Option<LinkCredentials>,
     /// Keys of the JSON object that have no effect here.
     pub(crate) ignored: Vec<String>,
+}
+
+impl NodeOption {
+    /// What the node is shown.
+    pub(crate) fn authorization(&self) -> Option<Authorization> {
+        let credentials = self.auth.clone()?;
+        Some(Authorization::new(move || {
+            // Before 1970 no token is good.
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            credentials.header(now.as_secs()).map_err(|error| error.to_string())
+        }))
+    }
 }
 
 /// Reads the option. Whether an address can be dialled is the client's to say.
@@ -25,7 +42,7 @@ pub(crate) fn parse(text: &str) -> Result<NodeOption, String> {
         return from_json(text);
     }
     let endpoint = text.to_owned();
-    Ok(NodeOption { endpoint, tls: ClientTls::default(), ignored: Vec::new() })
+    Ok(NodeOption { endpoint, tls: ClientTls::default(), auth: None, ignored: Vec::new() })
 }
 
 fn from_json(text: &str) -> Result<NodeOption, String> {
@@ -36,6 +53,13 @@ fn from_json(text: &str) -> Result<NodeOption, String> {
         return Err("\"endpoint\" is missing: \
                     expected {\"endpoint\": \"http://host:port\", \"tls\": {\"insecure\": true}}"
             .to_owned());
+    };
+    let auth = match root.take("auth") {
+        None => None,
+        Some(mut auth) => {
+            replace_references(&mut auth)?;
+            LinkCredentials::from_config(auth)?
+        }
     };
     let server_name = root.text("server_name")?;
     let mut object = root.object("tls")?;
@@ -48,7 +72,7 @@ fn from_json(text: &str) -> Result<NodeOption, String> {
             );
         }
         ignored.extend(object.rest());
-        return Ok(NodeOption { endpoint, tls: ClientTls::default(), ignored });
+        return Ok(NodeOption { endpoint, tls: ClientTls::default(), auth, ignored });
     }
     let tls = ClientTls { server_name, ..read_tls(&mut object)? };
     ignored.extend(object.rest());
@@ -59,7 +83,29 @@ fn from_json(text: &str) -> Result<NodeOption, String> {
         Some(("http", address)) if wants_tls => format!("https://{address}"),
         _ => endpoint,
     };
-    Ok(NodeOption { endpoint, tls, ignored })
+    Ok(NodeOption { endpoint, tls, auth, ignored })
+}
+
+/// Puts the values of `${env:NAME}` and `${file:PATH}` where they stand, so that a
+/// password need not be an argument, which others on the machine can see.
+fn replace_references(value: &mut Value) -> Result<(), String> {
+    match value {
+        Value::Object(entries) => entries.values_mut().try_for_each(replace_references),
+        Value::String(text) => {
+            let inner = text.strip_prefix("${").and_then(|text| text.strip_suffix('}'));
+            let read = match inner.and_then(|inner| inner.split_once(':')) {
+                Some(("env", name)) => std::env::var(name)
+                    .map_err(|error| format!("environment variable {name}: {error}"))?,
+                Some(("file", path)) => {
+                    std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?
+                }
+                _ => return Ok(()),
+            };
+            *text = read.trim_end_matches(['\r', '\n']).to_owned();
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn read_tls(object: &mut Object) -> Result<ClientTls, String> {
@@ -173,6 +219,7 @@ mod tests {
         let expected = NodeOption {
             endpoint: endpoint.to_owned(),
             tls: ClientTls::default(),
+            auth: None,
             ignored: ignored.iter().map(|key| (*key).to_owned()).collect(),
         };
         assert_eq!(parse(text), Ok(expected), "{text}");
@@ -239,6 +286,34 @@ mod tests {
         };
         assert_eq!(parse(text).unwrap().tls, expected);
         check(r#"{"endpoint": "node:1", "tls": {"insecure": false}}"#, "https://node:1", &[]);
+    }
+
+    #[test]
+    fn the_json_object_says_what_to_show() {
+        let text = r#"{"endpoint": "node:1", "tls": {"insecure": true}, "auth": {"type": "basic",
+            "username": "alice", "password": "wonderland"}}"#;
+        let node = parse(text).unwrap();
+        let (user, password) = ("alice".to_owned(), "wonderland".to_owned());
+        assert_eq!(node.auth, Some(LinkCredentials::Basic { user, password }));
+        assert!(node.ignored.is_empty() && node.authorization().is_some());
+        assert!(!format!("{node:?}").contains("wonderland"));
+
+        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let text = format!(
+            r#"{{"endpoint": "node:1", "auth": {{"type": "basic", "username": "a",
+                "password": "${{file:{manifest}}}"}}}}"#
+        );
+        let Some(LinkCredentials::Basic { password, .. }) = parse(&text).unwrap().auth else {
+            panic!("no password");
+        };
+        assert!(password.starts_with("[package]") && !password.ends_with('\n'));
+        refused(&text.replace("Cargo.toml", "no-such-file"), "no-such-file: ");
+        refused(
+            r#"{"endpoint": "node:1", "auth": {"type": "basic", "username": "a",
+                "password": "${env:NO_SUCH_VARIABLE}"}}"#,
+            "NO_SUCH_VARIABLE",
+        );
+        refused(r#"{"endpoint": "node:1", "auth": {"type": "x"}}"#, "\"auth.type\" is none of");
     }
 
     #[test]

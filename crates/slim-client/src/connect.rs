@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use slim_auth::{Identity, SharedSecret, SharedSecretError, Verifier};
 use slim_link::{
-    ClientTls, DialConfig, DialError, Link, Target, TargetError, TlsConfigError, TlsError,
+    Authorization, ClientTls, DialConfig, DialError, Link, Target, TargetError, TlsConfigError,
+    TlsError,
 };
 use slim_proto::Name;
 use slim_session::{Endpoint, EndpointConfig, IdentityBinding, Invitations};
@@ -25,6 +26,7 @@ pub struct ClientBuilder {
     identity: Option<(Arc<dyn Identity>, Arc<dyn Verifier>)>,
     connect_timeout: Duration,
     tls: ClientTls,
+    authorization: Option<Authorization>,
     sends_data: bool,
     receives_data: bool,
     invitations: Invitations,
@@ -38,6 +40,7 @@ impl ClientBuilder {
             identity: None,
             connect_timeout: CONNECT_TIMEOUT,
             tls: ClientTls::default(),
+            authorization: None,
             sends_data: true,
             receives_data: true,
             invitations: Invitations::default(),
@@ -74,6 +77,14 @@ impl ClientBuilder {
     #[must_use]
     pub fn tls(mut self, tls: ClientTls) -> Self {
         self.tls = tls;
+        self
+    }
+
+    /// What the node is shown to let us in, asked for whenever we connect. Default
+    /// nothing. It goes in clear where the node's address does not begin with `https://`.
+    #[must_use]
+    pub fn authorization(mut self, authorization: Authorization) -> Self {
+        self.authorization = Some(authorization);
         self
     }
 
@@ -118,7 +129,11 @@ impl ClientBuilder {
             return Err(ConnectError::NoIdentity);
         };
         let deadline = Instant::now() + self.connect_timeout;
-        let config = DialConfig { tls: self.tls, ..DialConfig::default() };
+        let config = DialConfig {
+            tls: self.tls,
+            authorization: self.authorization,
+            ..DialConfig::default()
+        };
         let link = first_link(&target, &config, deadline, self.connect_timeout).await?;
 
         let mut settings = EndpointConfig::new(self.name, rand::random());
@@ -149,10 +164,15 @@ impl ClientBuilder {
 pub async fn dial(
     target: &str,
     tls: &ClientTls,
+    authorization: Option<&Authorization>,
     connect_timeout: Duration,
 ) -> Result<Link, ConnectError> {
     let deadline = Instant::now() + connect_timeout;
-    let config = DialConfig { tls: tls.clone(), ..DialConfig::default() };
+    let config = DialConfig {
+        tls: tls.clone(),
+        authorization: authorization.cloned(),
+        ..DialConfig::default()
+    };
     first_link(&target.parse()?, &config, deadline, connect_timeout).await
 }
 
@@ -167,7 +187,10 @@ async fn first_link(
     for attempt in 1.. {
         match timeout_at(deadline, slim_link::dial(target, config)).await {
             Ok(Ok(link)) => return Ok(link),
-            Ok(Err(error @ DialError::Refused { .. })) => {
+            Ok(Err(DialError::NothingToShow(reason))) => {
+                return Err(ConnectError::NothingToShow(reason));
+            }
+            Ok(Err(error @ (DialError::Refused { .. } | DialError::Unauthenticated(_)))) => {
                 return Err(ConnectError::Refused {
                     target: target.clone(),
                     reason: error.to_string(),
@@ -232,6 +255,9 @@ pub enum ConnectError {
     /// The files of [`ClientBuilder::tls`] cannot be used.
     #[error(transparent)]
     TlsConfig(#[from] TlsConfigError),
+    /// What [`ClientBuilder::authorization`] should give is not there, and why.
+    #[error("nothing to show to the node: {0}")]
+    NothingToShow(String),
     /// TLS does not come about, and trying again would not help: the node's certificate
     /// is not what it should be, or only one of both speaks TLS.
     #[error("no secure link to {target}: {reason}")]

@@ -38,8 +38,8 @@ pub use session::{Delivery, Session};
 
 pub use slim_auth::{Identity, SharedSecret, SharedSecretError, Verifier};
 pub use slim_link::{
-    ClientTls, KeyPair, Link, LinkEnd, LinkReceiver, LinkSender, Pem, SendError, TlsConfigError,
-    TlsVersion,
+    Authorization, ClientTls, KeyPair, Link, LinkEnd, LinkReceiver, LinkSender, Pem, SendError,
+    TlsConfigError, TlsVersion,
 };
 pub use slim_proto::{Name, NameError, NameId, NamePrefix, PrefixError, SessionId, SessionType};
 pub use slim_session::{

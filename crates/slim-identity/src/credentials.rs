@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rand::Rng;
 use slim_auth::{
@@ -12,12 +12,10 @@ use slim_auth::{
 };
 use thiserror::Error;
 use tokio::sync::{Notify, watch};
-use tokio::time::{sleep, timeout};
-use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 use crate::file::{self, FileError};
-use crate::issuer::{Issuer, IssuerError, KEYS_LAST};
+use crate::issuer::{Issuer, IssuerError};
 
 /// How we show who we are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +110,11 @@ impl Credentials {
                 verifier.set_issuer_keys(issuer.name(), issuer.keys().await?);
                 let (trusted, changes) = (Mutex::new(None), watch::Sender::new(0));
                 let this = Arc::new(Self { own, verifier, trusted, changes });
-                tokio::spawn(follow(issuer.clone(), Arc::downgrade(&this), wanted));
+                let name = issuer.name().to_owned();
+                issuer.clone().follow(&this, wanted, move |this: &Self, keys| {
+                    this.verifier.set_issuer_keys(&name, keys);
+                    this.changed();
+                });
                 this.watch_own(sources, own_text);
                 Ok(this)
             }
@@ -220,14 +222,17 @@ fn own(sources: &Sources) -> Result<(Own, Zeroizing<String>), LoadError> {
     }
 }
 
-fn signer(algorithm: Option<Algorithm>, text: &str) -> Result<JwtSigningKey, JwtIdentityError> {
+pub(crate) fn signer(
+    algorithm: Option<Algorithm>,
+    text: &str,
+) -> Result<JwtSigningKey, JwtIdentityError> {
     match algorithm {
         Some(algorithm) => Ok(JwtSigningKey::from_pem(algorithm, text)?),
         None => Ok(JwtSigningKey::from_any_pem(text)?),
     }
 }
 
-fn in_file(path: &Path, error: &impl fmt::Display) -> LoadError {
+pub(crate) fn in_file(path: &Path, error: &impl fmt::Display) -> LoadError {
     LoadError::Content { path: path.to_owned(), reason: error.to_string() }
 }
 
@@ -244,32 +249,6 @@ fn parser(trust: &Trust) -> Parser {
         }
         Trust::Keys(_) | Trust::Issuer(_) => {
             |text| KeySet::from_jwks(text).map_err(|error| error.to_string())
-        }
-    }
-}
-
-/// Fetches the keys of an issuer again: when they are old, or when one is missing.
-async fn follow(issuer: Issuer, owner: Weak<Credentials>, wanted: Arc<Notify>) {
-    loop {
-        sleep(issuer.pause()).await;
-        // Either way it is time: the keys are old, or one is missing.
-        timeout(KEYS_LAST, wanted.notified()).await.ok();
-        if owner.strong_count() == 0 {
-            return;
-        }
-        let keys = issuer.keys().await;
-        let Some(owner) = owner.upgrade() else { return };
-        match keys {
-            Ok(keys) => {
-                info!(issuer = issuer.name(), keys = keys.len(), "keys fetched");
-                owner.verifier.set_issuer_keys(issuer.name(), keys);
-                owner.changed();
-            }
-            Err(error) => {
-                warn!(%error, "the keys that were fetched before stay in use");
-                // What was asked for is still missing.
-                wanted.notify_one();
-            }
         }
     }
 }

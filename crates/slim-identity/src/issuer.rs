@@ -1,18 +1,21 @@
 //! The keys of an OpenID Connect issuer.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
 use serde_json::Value;
 use slim_auth::{JwtKeyError, KeySet, Shown};
 use thiserror::Error;
-use tracing::debug;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, info, warn};
 
 use crate::fetch::{FetchError, Fetcher};
 
 /// Keys are fetched again after this long.
-pub(crate) const KEYS_LAST: Duration = Duration::from_secs(3600);
+const KEYS_LAST: Duration = Duration::from_secs(3600);
 /// But not sooner than this, whatever tokens name.
 const PAUSE: Duration = Duration::from_secs(10);
 
@@ -62,8 +65,38 @@ impl Issuer {
         self
     }
 
-    pub(crate) fn pause(&self) -> Duration {
-        self.pause
+    /// Fetches the keys again for as long as somebody has the owner: when they are old, or
+    /// when one is missing, which `wanted` is told.
+    pub(crate) fn follow<T: Send + Sync + 'static>(
+        self,
+        owner: &Arc<T>,
+        wanted: Arc<Notify>,
+        apply: impl Fn(&T, KeySet) + Send + 'static,
+    ) {
+        let owner = Arc::downgrade(owner);
+        tokio::spawn(async move {
+            loop {
+                sleep(self.pause).await;
+                // Either way it is time: the keys are old, or one is missing.
+                timeout(KEYS_LAST, wanted.notified()).await.ok();
+                if owner.strong_count() == 0 {
+                    return;
+                }
+                let keys = self.keys().await;
+                let Some(owner) = owner.upgrade() else { return };
+                match keys {
+                    Ok(keys) => {
+                        info!(issuer = self.name(), keys = keys.len(), "keys fetched");
+                        apply(&owner, keys);
+                    }
+                    Err(error) => {
+                        warn!(%error, "the keys that were fetched before stay in use");
+                        // What was asked for is still missing.
+                        wanted.notify_one();
+                    }
+                }
+            }
+        });
     }
 
     /// Its keys, as they are now. They are where its discovery document says, or else at

@@ -5,13 +5,18 @@
 //! object that is both the identity of an application and the verifier of everybody
 //! else's. From then on its files are looked at every [`WATCH_INTERVAL`], and the keys
 //! of an issuer are fetched again when they are old or when a token names one that is
-//! not among them. What cannot be read leaves what is there in use, and is logged.
+//! not among them. [`Bearers`] and [`LinkCredentials`] are the same for the two ends of
+//! a link: whom a node lets in by a token, and what is shown to be let in. What cannot be read leaves what is there in use, and is logged.
 
+mod bearers;
+mod config;
 mod credentials;
 mod fetch;
 mod file;
 mod issuer;
 
+pub use bearers::{BearerKeys, Bearers, LinkCredentials, Text};
+pub use config::parse_duration;
 pub use credentials::{Credentials, LoadError, Sources, Speaker, Trust};
 pub use fetch::FetchError;
 pub use file::{FileError, WATCH_INTERVAL};

@@ -12,11 +12,12 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use rand::{SeedableRng as _, rngs::SmallRng};
 use serde_json::json;
 use slim_auth::{
-    Identity, JwtIdentity, JwtIdentityConfig, JwtSigningKey, SigningKey, TrustList, Verifier as _,
-    VerifyError, new_did_pem,
+    Identity, JwtIdentity, JwtIdentityConfig, JwtSigningKey, JwtVerifierConfig, SigningKey,
+    TrustList, Verifier as _, VerifyError, new_did_pem,
 };
 use slim_identity::{
-    Credentials, FetchError, Issuer, IssuerError, LoadError, Sources, Speaker, Trust,
+    BearerKeys, Bearers, Credentials, FetchError, Issuer, IssuerError, LinkCredentials, LoadError,
+    Sources, Speaker, Text, Trust,
 };
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -396,4 +397,89 @@ async fn own_tokens_are_not_those_of_an_issuer() {
     let trust = Trust::Issuer(Issuer::new("https://issuer.example").unwrap());
     let refused = Credentials::load(&Sources { speaker, trust, audience: Vec::new() }).await;
     assert_eq!(refused.map(|_| ()), Err(LoadError::OwnTokens));
+}
+
+/// What somebody shows who signs for himself.
+fn shown(folder: &Folder, signer: &Signer, subject: &str, audience: &str) -> LinkCredentials {
+    let key = Text::File(folder.write(&format!("{subject}.key"), &signer.0));
+    let mut config = JwtIdentityConfig::new(subject);
+    config.audience = vec![audience.to_owned()];
+    LinkCredentials::Signer { key, algorithm: None, config }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bearers_are_let_in_by_keys_that_are_replaced() {
+    let folder = Folder::new();
+    let [old, new] = [Signer::new(), Signer::new()];
+    let set = |signer: &Signer| json!({ "keys": [signer.jwk("key")] }).to_string();
+    let path = folder.write("keys.json", &set(&old));
+    let keys = BearerKeys::Jwks(Text::File(path));
+    keys.check().unwrap();
+    let audience = vec!["nodes".to_owned()];
+    let config = JwtVerifierConfig { audience, require_audience: true, ..Default::default() };
+    let bearers = Bearers::load(&keys, config).await.unwrap();
+    let header = |signer: &Signer, audience| {
+        shown(&folder, signer, "alice", audience).header(now()).unwrap()
+    };
+    let check = |header: &str| bearers.check(Some(header), now()).map(|bearer| bearer.subject);
+    assert_eq!(check(&header(&old, "nodes")), Ok("alice".to_owned()));
+    let other = check(&header(&old, "others")).unwrap_err().to_string();
+    assert_eq!(other, "audience others of the token is not among nodes");
+    check(&header(&new, "nodes")).unwrap_err();
+    // A token for messages is in many hands.
+    let mut config = JwtIdentityConfig::new("alice");
+    config.audience = vec!["nodes".to_owned()];
+    let of_messages = JwtIdentity::new(old.key(), config).unwrap();
+    let error = check(&slim_auth::bearer(&token_of(&of_messages))).unwrap_err().to_string();
+    assert!(error.contains("everybody who gets a message"), "{error}");
+
+    folder.write("keys.json", &set(&new));
+    let replaced = async {
+        while check(&header(&new, "nodes")).is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(PATIENCE, replaced).await.unwrap();
+    check(&header(&old, "nodes")).unwrap_err();
+}
+
+#[tokio::test]
+async fn bearers_of_an_issuer_that_is_not_there_yet_wait() {
+    let server = Server::start().await;
+    let signer = Signer::new();
+    let issuer = server.issuer().with_pause(Duration::from_millis(10));
+    let name = issuer.name().to_owned();
+    let keys = BearerKeys::Issuer(issuer);
+    let bearers = Bearers::load(&keys, JwtVerifierConfig::default()).await.unwrap();
+    let folder = Folder::new();
+    let mut config = JwtIdentityConfig::new("alice");
+    config.issuer = Some(name);
+    let token = config.bearer(&signer.key(), now()).unwrap();
+    let path = folder.write("token", &format!("{token}\n"));
+    let header = LinkCredentials::Token(path).header(now()).unwrap();
+    let error = bearers.check(Some(&header), now()).unwrap_err().to_string();
+    assert!(error.ends_with("are not at hand"), "{error}");
+    server.publish(&[signer.jwk("key")]);
+    let there = async {
+        while bearers.check(Some(&header), now()).is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, there).await.unwrap();
+}
+
+#[test]
+fn credentials_that_are_no_good_are_named() {
+    let folder = Folder::new();
+    let error = |credentials: LinkCredentials| credentials.header(now()).unwrap_err().to_string();
+    let empty = folder.write("empty", " \n");
+    assert!(error(LinkCredentials::Token(empty)).ends_with("empty: there is no token"));
+    let missing = folder.0.path().join("missing");
+    assert!(error(LinkCredentials::Token(missing)).contains("missing: "));
+    let key = Text::File(folder.write("key", "no key"));
+    let config = JwtIdentityConfig::new("alice");
+    let signer = LinkCredentials::Signer { key, algorithm: None, config };
+    assert!(error(signer).contains("key: "));
+    let none = BearerKeys::Jwks(Text::Inline("{}".to_owned()));
+    assert!(none.check().unwrap_err().to_string().contains("JWKS"));
 }

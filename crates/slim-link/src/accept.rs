@@ -1,7 +1,7 @@
 //! The accepting side: listeners in, negotiated links out.
 
 use std::convert::Infallible;
-use std::future::{Ready, pending, poll_fn, ready};
+use std::future::{pending, poll_fn, ready};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 use slim_proto::{ConnectionType, LinkNegotiation, Message};
 use tokio::sync::watch;
@@ -28,7 +28,7 @@ use crate::outbound::{CloseOnDrop, OutboundBody, Queue};
 use crate::reader::{Inbound, MessageReader};
 use crate::{
     CloseReason, DEFAULT_QUEUE_BYTES, FrameReader, Health, Listener, LiveLimits, Outbound,
-    PIECE_LEN, PeerAddr, grpc,
+    PIECE_LEN, PeerAddr, Principal, grpc,
 };
 
 /// How long a closed link may take to be sent and read to its end, before its
@@ -155,12 +155,21 @@ pub struct LinkInfo {
     pub connection_type: ConnectionType,
     /// The peer's address.
     pub peer_addr: PeerAddr,
+    /// Who that is, as the transport has verified: what it showed to an
+    /// [`Authenticator`](crate::Authenticator), and the names in its certificate. Empty
+    /// where nothing is asked for, and on dialled links.
+    pub principals: Arc<[Principal]>,
     /// Whether the link has a key. Always true if MACs are required.
     pub has_mac: bool,
 }
 
 impl LinkInfo {
-    pub(crate) fn new(peer: LinkNegotiation, peer_addr: PeerAddr, has_mac: bool) -> Self {
+    pub(crate) fn new(
+        peer: LinkNegotiation,
+        peer_addr: PeerAddr,
+        principals: Arc<[Principal]>,
+        has_mac: bool,
+    ) -> Self {
         Self {
             link_id: peer.link_id,
             node_id: peer.node_id,
@@ -168,6 +177,7 @@ impl LinkInfo {
             slim_version: peer.slim_version,
             connection_type: peer.connection_type,
             peer_addr,
+            principals,
             has_mac,
         }
     }
@@ -321,58 +331,84 @@ where
 {
     type Response = Response<ResponseBody>;
     type Error = Infallible;
-    type Future = Ready<Result<Self::Response, Infallible>>;
+    type Future = Answer;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    /// Answers at once: a dialler sends nothing before it has seen the headers.
+    /// Answers a link at once: a dialler sends nothing before it has seen the headers.
     fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
         let connection = request.extensions().get::<Arc<Connection>>().cloned();
         let path = request.uri().path();
         let question = Question::of_path(path);
-        let body = match connection {
-            Some(connection) if path == grpc::PATH || question.is_some() => {
-                let queue = Queue::of_budget(Arc::clone(&self.shared.budget));
-                let inbound = Inbound::Request(request.into_body());
-                let mut tasks = lock(&self.shared.tasks);
-                // Those that have ended are of no interest.
-                while tasks.try_join_next().is_some() {}
-                match question {
-                    None => tasks.spawn(run_link(
-                        Arc::clone(&self.shared),
-                        connection.peer_addr.clone(),
-                        connection.open_link(),
-                        inbound,
-                        Arc::clone(&queue),
-                    )),
-                    Some(question) => tasks.spawn(question.answer(
-                        Arc::clone(&self.shared.config.health),
-                        connection.open_link(),
-                        inbound,
-                        Arc::clone(&queue),
-                        self.shared.listens.clone(),
-                        self.shared.config.negotiation_timeout,
-                    )),
-                };
-                ResponseBody::Link(OutboundBody::response(queue))
-            }
-            _ => ResponseBody::None,
+        let known = connection.filter(|_| path == grpc::PATH || question.is_some());
+        let Some(connection) = known else {
+            return Box::pin(ready(Ok(no_link(grpc::unimplemented()))));
         };
-        let mut response = Response::new(body);
+        let shared = &self.shared;
+        // How the node is may be asked by anybody.
+        let principals = match question {
+            Some(_) => Ok(Arc::default()),
+            None => connection.authenticate(request.headers()),
+        };
+        let principals = match principals {
+            Ok(principals) => principals,
+            Err(reason) => {
+                shared.config.counters.count_unauthenticated();
+                warn!(peer_addr = %connection.peer_addr, %reason, "link not authenticated");
+                let mut listens = shared.listens.clone();
+                let pause = shared.config.refusal_pause;
+                // Who guesses does not get to guess often.
+                return Box::pin(async move {
+                    timeout(pause, dropped(&mut listens)).await.unwrap_or(());
+                    Ok(no_link(grpc::unauthenticated(&reason)))
+                });
+            }
+        };
+        let queue = Queue::of_budget(Arc::clone(&shared.budget));
+        let inbound = Inbound::Request(request.into_body());
+        let mut tasks = lock(&shared.tasks);
+        // Those that have ended are of no interest.
+        while tasks.try_join_next().is_some() {}
+        match question {
+            None => tasks.spawn(run_link(
+                Arc::clone(shared),
+                (connection.peer_addr.clone(), principals),
+                connection.open_link(),
+                inbound,
+                Arc::clone(&queue),
+            )),
+            Some(question) => tasks.spawn(question.answer(
+                Arc::clone(&shared.config.health),
+                connection.open_link(),
+                inbound,
+                Arc::clone(&queue),
+                shared.listens.clone(),
+                shared.config.negotiation_timeout,
+            )),
+        };
+        drop(tasks);
+        let mut response = Response::new(ResponseBody::Link(OutboundBody::response(queue)));
         *response.headers_mut() = grpc::response_headers();
-        if matches!(response.body(), ResponseBody::None) {
-            grpc::unimplemented(response.headers_mut());
-        }
-        ready(Ok(response))
+        Box::pin(ready(Ok(response)))
     }
+}
+
+/// What a request is answered with. Dropped if its stream is reset.
+type Answer = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Infallible>> + Send>>;
+
+/// An answer of headers alone.
+fn no_link(headers: HeaderMap) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::None);
+    *response.headers_mut() = headers;
+    response
 }
 
 /// The life of one link, from the opening of its stream to its end.
 async fn run_link<F, Fut>(
     shared: Arc<Shared<F>>,
-    peer_addr: PeerAddr,
+    (peer_addr, principals): (PeerAddr, Arc<[Principal]>),
     open_link: OpenLink,
     inbound: Inbound,
     queue: Arc<Queue>,
@@ -384,11 +420,15 @@ async fn run_link<F, Fut>(
     let closes = CloseOnDrop(Arc::clone(&queue));
     let config = &shared.config;
     let messages = MessageReader::new(inbound, Some(Arc::clone(&queue)));
-    let negotiated =
-        timeout(config.negotiation_timeout, negotiate(config, &peer_addr, messages, &queue));
+    let negotiated = timeout(config.negotiation_timeout, negotiate(config, messages, &queue));
     match negotiated.await {
-        Ok(Ok(link)) => {
+        Ok(Ok((Negotiated { peer, key }, messages))) => {
             open_link.negotiated();
+            let link = AcceptedLink {
+                info: LinkInfo::new(peer, peer_addr, principals, key.is_some()),
+                frames: FrameReader::new(messages, key.clone(), config.require_header_mac),
+                outbound: Outbound::new(Arc::clone(&queue), key),
+            };
             let mut listens = shared.listens.clone();
             let mut served = pin!((shared.on_link)(link));
             tokio::select! {
@@ -455,10 +495,9 @@ async fn is_taken(queue: &Queue, linger: Duration) -> bool {
 
 async fn negotiate(
     config: &AcceptConfig,
-    peer_addr: &PeerAddr,
     mut messages: MessageReader,
-    queue: &Arc<Queue>,
-) -> Result<AcceptedLink, NegotiationError> {
+    queue: &Queue,
+) -> Result<(Negotiated, MessageReader), NegotiationError> {
     let first = messages.negotiation().await?;
     let secrets = Secrets::generate();
     let require_mac = config.require_header_mac;
@@ -466,12 +505,7 @@ async fn negotiate(
     // Nothing is queued yet, so it has room, unless the peer is gone again.
     queue.push_control(&Message::Link(reply).encode()).map_err(|_| NegotiationError::Ended)?;
     queue.wake_writer();
-    let Negotiated { peer, key } = negotiated;
-    Ok(AcceptedLink {
-        info: LinkInfo::new(peer, peer_addr.clone(), key.is_some()),
-        frames: FrameReader::new(messages, key.clone(), require_mac),
-        outbound: Outbound::new(Arc::clone(queue), key),
-    })
+    Ok((negotiated, messages))
 }
 
 /// A link, or nothing.
@@ -519,6 +553,10 @@ mod tests {
         })
     }
 
+    fn stranger(connection: &Connection) -> (PeerAddr, Arc<[Principal]>) {
+        (connection.peer_addr.clone(), Arc::default())
+    }
+
     #[tokio::test(start_paused = true)]
     async fn who_is_refused_waits_for_the_end() {
         let (listening, listens) = watch::channel(());
@@ -536,8 +574,7 @@ mod tests {
             (trailers["grpc-status"].clone(), start.elapsed())
         };
         let open_link = connection.open_link();
-        let link =
-            run_link(shared(listens), connection.peer_addr.clone(), open_link, inbound, queue);
+        let link = run_link(shared(listens), stranger(&connection), open_link, inbound, queue);
         let ((status, after), ()) = tokio::join!(end, link);
         assert_eq!((status.as_bytes(), after), (&b"7"[..], AcceptConfig::default().refusal_pause));
         drop(listening);
@@ -558,8 +595,7 @@ mod tests {
         let open_link = connection.open_link();
         // Another of its links is good.
         open_link.negotiated();
-        let link =
-            run_link(shared(listens), connection.peer_addr.clone(), open_link, inbound, queue);
+        let link = run_link(shared(listens), stranger(&connection), open_link, inbound, queue);
         let (error, ()) = tokio::join!(doom, link);
         assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
         assert_eq!(start.elapsed(), AcceptConfig::default().negotiation_timeout + STALL);

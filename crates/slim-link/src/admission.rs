@@ -40,6 +40,7 @@ pub struct AcceptCounters {
     newcomers: AtomicU64,
     cut: AtomicU64,
     refused: AtomicU64,
+    unauthenticated: AtomicU64,
     full: AtomicU64,
 }
 
@@ -66,9 +67,18 @@ impl AcceptCounters {
         self.refused.load(Ordering::Relaxed)
     }
 
+    /// Streams that were refused because what they showed proves nobody.
+    pub fn unauthenticated_links(&self) -> u64 {
+        self.unauthenticated.load(Ordering::Relaxed)
+    }
+
     /// How often a limit kept connections waiting.
     pub fn times_full(&self) -> u64 {
         self.full.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_unauthenticated(&self) {
+        self.unauthenticated.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn count_refused(&self) {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::uri::Authority;
-use http::{Request, StatusCode, header};
+use http::{HeaderValue, Request, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -30,8 +30,8 @@ use crate::socket::{Doom, Socket};
 use crate::tls::{self, of_io};
 use crate::transport::Transport;
 use crate::{
-    ClientTls, DEFAULT_QUEUE_BYTES, FrameReader, LINGER, Link, LinkInfo, LinkReceiver, LinkSender,
-    Outbound, PIECE_LEN, PeerAddr, TlsConfigError, TlsError, grpc,
+    Authorization, ClientTls, DEFAULT_QUEUE_BYTES, FrameReader, LINGER, Link, LinkInfo,
+    LinkReceiver, LinkSender, Outbound, PIECE_LEN, PeerAddr, TlsConfigError, TlsError, grpc,
 };
 
 /// What the link may receive before its reader takes it, in bytes, and the same for
@@ -163,6 +163,8 @@ pub struct DialConfig {
     pub require_header_mac: bool,
     /// TLS, where [`Target::is_tls`].
     pub tls: ClientTls,
+    /// What the node is shown in the header `authorization`. Default nothing.
+    pub authorization: Option<Authorization>,
     /// From resolving the host name to an open TCP connection. Default 10 s.
     pub connect_timeout: Duration,
     /// From there to the end of the negotiation. Default 5 s; nodes give up
@@ -180,6 +182,7 @@ impl Default for DialConfig {
             connection_type: ConnectionType::Edge,
             require_header_mac: true,
             tls: ClientTls::default(),
+            authorization: None,
             connect_timeout: Duration::from_secs(10),
             negotiation_timeout: Duration::from_secs(5),
             queue_bytes: DEFAULT_QUEUE_BYTES,
@@ -194,6 +197,14 @@ impl Default for DialConfig {
 /// See [`DialError`]; [`DialError::is_unreachable`] tells whether trying again later
 /// is the thing to do, [`DialError::is_lasting`] whether it is of no use.
 pub async fn dial(target: &Target, config: &DialConfig) -> Result<Link, DialError> {
+    let authorization = match config.authorization.clone() {
+        None => None,
+        Some(authorization) => {
+            let shown = spawn_blocking(move || authorization.header()).await;
+            let shown = shown.unwrap_or_else(|error| Err(error.to_string()));
+            Some(shown.map_err(DialError::NothingToShow)?)
+        }
+    };
     let (raw, peer_addr) = timeout(config.connect_timeout, connect(target))
         .await
         .map_err(|_| DialError::Timeout(DialStage::Connect))??;
@@ -212,7 +223,7 @@ pub async fn dial(target: &Target, config: &DialConfig) -> Result<Link, DialErro
         }
         (Raw::Unix(unix), _) => Transport::unix(Socket::new(unix, doom, None), ()),
     };
-    let body = timeout_at(deadline, open(target, transport, &queue))
+    let body = timeout_at(deadline, open(target, authorization, transport, &queue))
         .await
         .map_err(|_| DialError::Timeout(DialStage::Open))?
         .map_err(|error| heard.reason().unwrap_or(error))?;
@@ -229,7 +240,7 @@ pub async fn dial(target: &Target, config: &DialConfig) -> Result<Link, DialErro
 
     let Negotiated { peer, key } = negotiated;
     Ok(Link {
-        info: LinkInfo::new(peer, peer_addr, key.is_some()),
+        info: LinkInfo::new(peer, peer_addr, Arc::default(), key.is_some()),
         receiver: LinkReceiver::new(
             FrameReader::new(messages, key.clone(), config.require_header_mac),
             Arc::clone(&queue),
@@ -334,6 +345,7 @@ async fn secure(
 /// Opens the stream: HTTP/2, then the response headers.
 async fn open(
     target: &Target,
+    authorization: Option<HeaderValue>,
     transport: Transport<()>,
     queue: &Arc<Queue>,
 ) -> Result<Incoming, DialError> {
@@ -354,17 +366,23 @@ async fn open(
     // Ends with its streams, which report how.
     tokio::spawn(driver);
 
-    let request = Request::post(format!("{}{}", target.base(), grpc::PATH))
+    let mut request = Request::post(format!("{}{}", target.base(), grpc::PATH))
         .header(header::CONTENT_TYPE, grpc::CONTENT_TYPE)
         .header(header::TE, "trailers")
         .header(header::USER_AGENT, concat!("slim-link/", env!("CARGO_PKG_VERSION")))
         .body(OutboundBody::request(Arc::clone(queue)))
         .map_err(|error| DialError::Broken { stage: DialStage::Open, cause: error.to_string() })?;
+    if let Some(shown) = authorization {
+        request.headers_mut().insert(header::AUTHORIZATION, shown);
+    }
     let response = requests.send_request(request).await.map_err(broken)?;
     let (head, body) = response.into_parts();
     let status = grpc::status(&head.headers);
     if head.status != StatusCode::OK || status.is_some() {
         let (grpc, message) = status.unzip();
+        if grpc == Some(grpc::UNAUTHENTICATED) || head.status == StatusCode::UNAUTHORIZED {
+            return Err(DialError::Unauthenticated(message.unwrap_or_default()));
+        }
         return Err(DialError::Refused {
             http: head.status.as_u16(),
             grpc,
@@ -445,6 +463,13 @@ pub enum DialError {
         /// What the transport said.
         cause: String,
     },
+    /// There is nothing to show to the node, and why.
+    #[error("nothing to show to the node: {0}")]
+    NothingToShow(String),
+    /// What was shown to the node proves nobody to it, or it was shown nothing: gRPC
+    /// status 16 or HTTP status 401, with the node's text.
+    #[error("the node does not know us: {}", if .0.is_empty() { "it does not say why" } else { .0 })]
+    Unauthenticated(String),
     /// The stream was refused: an HTTP status other than 200, or a gRPC status, also
     /// instead of an answer to the negotiation.
     #[error("refused by the node: HTTP status {http}, gRPC status {grpc:?}: {message:?}")]

@@ -15,6 +15,9 @@ pub(crate) const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("applicati
 /// The status that says: do not come back.
 pub(crate) const PERMISSION_DENIED: u16 = 7;
 
+/// The status that says: show who you are.
+pub(crate) const UNAUTHENTICATED: u16 = 16;
+
 const STATUS: &str = "grpc-status";
 const MESSAGE: &str = "grpc-message";
 
@@ -40,9 +43,23 @@ pub(crate) fn response_headers() -> HeaderMap {
     HeaderMap::from_iter([(header::CONTENT_TYPE, CONTENT_TYPE)])
 }
 
-/// Makes these headers the whole answer to any other method.
-pub(crate) fn unimplemented(headers: &mut HeaderMap) {
-    headers.insert(STATUS, HeaderValue::from_static("12"));
+/// The whole answer to any other method.
+pub(crate) fn unimplemented() -> HeaderMap {
+    trailers_only(12, None)
+}
+
+/// The whole answer to somebody who may not open a link.
+pub(crate) fn unauthenticated(reason: &str) -> HeaderMap {
+    trailers_only(UNAUTHENTICATED, status_text(reason))
+}
+
+fn trailers_only(status: u16, text: Option<HeaderValue>) -> HeaderMap {
+    let mut headers = response_headers();
+    headers.insert(STATUS, status.into());
+    if let Some(text) = text {
+        headers.insert(MESSAGE, text);
+    }
+    headers
 }
 
 /// Trailers that end a stream, with this text instead of the usual one.

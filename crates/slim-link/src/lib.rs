@@ -34,6 +34,7 @@ mod listen;
 mod listener;
 mod mac;
 mod outbound;
+mod principal;
 mod reader;
 mod socket;
 mod tls;
@@ -54,6 +55,7 @@ pub use listener::{Certificates, Endpoint, EndpointError, ListenConfig, ListenEr
 pub use outbound::{
     CONTROL_QUEUE_BYTES, CloseReason, DEFAULT_QUEUE_BYTES, Outbound, PIECE_LEN, PushError, Shed,
 };
+pub use principal::{Authenticator, Authorization, Principal, PrincipalError};
 pub use reader::{Drops, FrameReader, LinkEnd, MAX_BATCH_BYTES, MAX_BATCH_FRAMES};
 pub use tls::{
     ClientTls, DEFAULT_RELOAD_INTERVAL, KeyPair, Pem, ServerTls, TlsConfigError, TlsError,

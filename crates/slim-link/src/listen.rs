@@ -8,11 +8,14 @@
 use std::collections::VecDeque;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http::HeaderMap;
+
+use rustls::pki_types::CertificateDer;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_stream::Stream;
@@ -21,9 +24,8 @@ use tracing::{debug, warn};
 use crate::admission::{Door, Place};
 use crate::listener::{BACKLOG, Raw};
 use crate::socket::{Doom, OnFirstByte, Socket};
-use crate::tls::Acceptor;
 use crate::transport::Transport;
-use crate::{Listener, PeerAddr, TlsError};
+use crate::{Authenticator, Listener, PeerAddr, Principal, TlsError, principal};
 
 /// How long a connection may exist without a link, except before its first.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -47,6 +49,9 @@ const TLS_HANDSHAKE: u8 = 22;
 /// An accepted connection, as its links see it.
 pub(crate) struct Connection {
     pub(crate) peer_addr: PeerAddr,
+    auth: Option<Arc<dyn Authenticator>>,
+    /// Of the client's certificate, once its handshake is done.
+    certified: OnceLock<Vec<Principal>>,
     /// Links that are open.
     links: AtomicUsize,
     /// Links that have negotiated, ever.
@@ -63,10 +68,16 @@ pub(crate) struct OpenLink {
 }
 
 impl Connection {
-    fn new(peer_addr: PeerAddr, door: &Arc<Door>) -> Arc<Self> {
+    fn new(
+        peer_addr: PeerAddr,
+        auth: Option<Arc<dyn Authenticator>>,
+        door: &Arc<Door>,
+    ) -> Arc<Self> {
         let cut = Arc::new(Notify::new());
         Arc::new(Self {
             peer_addr,
+            auth,
+            certified: OnceLock::new(),
             links: AtomicUsize::new(0),
             negotiated: AtomicUsize::new(0),
             place: door.enter(Arc::clone(&cut)),
@@ -78,6 +89,17 @@ impl Connection {
     pub(crate) fn open_link(self: &Arc<Self>) -> OpenLink {
         self.links.fetch_add(1, Ordering::Relaxed);
         OpenLink { connection: Arc::clone(self) }
+    }
+
+    /// Who opens a link with these headers.
+    ///
+    /// # Errors
+    /// The check that failed.
+    pub(crate) fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<[Principal]>, String> {
+        let certified = self.certified.get().into_iter().flatten().cloned();
+        let Some(auth) = &self.auth else { return Ok(certified.collect()) };
+        let shown = principal::authorization(headers)?;
+        Ok(std::iter::once(auth.authenticate(shown)?).chain(certified).collect())
     }
 
     /// Waits until no link is open.
@@ -244,8 +266,7 @@ impl<S: Future<Output = ()>> Incoming<S> {
             self.next = (self.next + 1) % self.listeners.len();
             match listener.poll_accept(cx) {
                 Poll::Ready(Ok((raw, peer_addr))) => {
-                    let tls = listener.tls().map(Arc::clone);
-                    return Poll::Ready(self.accepted(raw, peer_addr, tls.as_deref()));
+                    return Poll::Ready(self.accepted(raw, peer_addr, listener));
                 }
                 Poll::Ready(Err(error)) => {
                     warn!(%error, "cannot accept a connection");
@@ -259,14 +280,15 @@ impl<S: Future<Output = ()>> Incoming<S> {
         Poll::Pending
     }
 
-    fn accepted(&self, raw: Raw, peer_addr: PeerAddr, tls: Option<&Acceptor>) -> Accepted {
-        let connection = Connection::new(peer_addr.clone(), &self.door);
+    fn accepted(&self, raw: Raw, peer_addr: PeerAddr, listener: &Listener) -> Accepted {
+        let auth = listener.auth().cloned();
+        let connection = Connection::new(peer_addr.clone(), auth, &self.door);
         let doom = self.dooms.doom(Arc::clone(&connection));
         let tcp = match raw {
             Raw::Tcp(tcp) => tcp,
             Raw::Unix(unix) => return Transport::unix(Socket::new(unix, doom, None), connection),
         };
-        let Some(tls) = tls else {
+        let Some(tls) = listener.tls() else {
             return Transport::plain(
                 Socket::new(tcp, doom, Some(notice_tls(peer_addr))),
                 connection,
@@ -281,8 +303,12 @@ impl<S: Future<Output = ()>> Incoming<S> {
                 error => warn!(%peer_addr, %error, "no TLS"),
             }
         });
+        let certified = Arc::clone(&connection);
+        let on_certificate = Box::new(move |certificate: &CertificateDer<'_>| {
+            certified.certified.get_or_init(|| Principal::of_certificate(certificate));
+        });
         let socket = Socket::new(tcp, doom, None);
-        Transport::accept(socket, tls.current(), on_error, connection)
+        Transport::accept(socket, tls.current(), on_certificate, on_error, connection)
     }
 
     /// Closes the listeners, after a last look at what has come.
@@ -342,7 +368,7 @@ pub(crate) mod tests {
         let peer_addr = PeerAddr::Ip(([127, 0, 0, 1], 1).into());
         let limits = Arc::new(LiveLimits::default());
         limits.set(&AcceptConfig::default());
-        let connection = Connection::new(peer_addr, &Door::new(limits, Arc::default()));
+        let connection = Connection::new(peer_addr, None, &Door::new(limits, Arc::default()));
         let (listening, listens) = watch::channel(());
         let (keep, cut_all) = watch::channel(());
         let dooms = Dooms { negotiation_timeout: FIRST, listens, cut_all };

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use crate::address::unix_path;
 use crate::tls::Acceptor;
-use crate::{PeerAddr, ServerTls, TlsConfigError};
+use crate::{Authenticator, PeerAddr, ServerTls, TlsConfigError};
 
 /// Connections that may wait with the system to be accepted, if it allows so many: all
 /// applications of a node that was started again come at the same time, and who finds
@@ -59,18 +59,28 @@ impl fmt::Display for Endpoint {
 pub struct EndpointError(String);
 
 /// Where to listen, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ListenConfig {
     /// Where.
     pub endpoint: Endpoint,
     /// TLS, if that is what is spoken there.
     pub tls: Option<ServerTls>,
+    /// Who judges what diallers show, and whoever shows nothing good is refused. Default
+    /// none: whatever they show is not looked at.
+    pub auth: Option<Arc<dyn Authenticator>>,
 }
 
-/// Without TLS.
+/// Without TLS, for everybody.
+impl From<Endpoint> for ListenConfig {
+    fn from(endpoint: Endpoint) -> Self {
+        Self { endpoint, tls: None, auth: None }
+    }
+}
+
+/// Without TLS, for everybody.
 impl From<SocketAddr> for ListenConfig {
     fn from(addr: SocketAddr) -> Self {
-        Self { endpoint: Endpoint::Tcp(addr), tls: None }
+        Endpoint::Tcp(addr).into()
     }
 }
 
@@ -99,6 +109,7 @@ pub struct Listener {
     socket: Socket,
     endpoint: Endpoint,
     tls: Option<Arc<Acceptor>>,
+    auth: Option<Arc<dyn Authenticator>>,
 }
 
 #[derive(Debug)]
@@ -120,17 +131,18 @@ impl Listener {
     /// See [`ListenError`].
     pub fn bind(config: &ListenConfig) -> Result<Self, ListenError> {
         let tls = config.tls.clone().map(Acceptor::new).transpose()?.map(Arc::new);
+        let auth = config.auth.clone();
         match &config.endpoint {
             Endpoint::Tcp(addr) => {
                 let socket = bind_tcp(*addr)?;
                 let endpoint = Endpoint::Tcp(socket.local_addr()?);
-                Ok(Self { socket: Socket::Tcp(socket), endpoint, tls })
+                Ok(Self { socket: Socket::Tcp(socket), endpoint, tls, auth })
             }
             Endpoint::Unix(_) if tls.is_some() => Err(ListenError::TlsOnUnix),
             Endpoint::Unix(path) => {
                 let (socket, file) = bind_unix(path)?;
                 let endpoint = config.endpoint.clone();
-                Ok(Self { socket: Socket::Unix(socket, file), endpoint, tls })
+                Ok(Self { socket: Socket::Unix(socket, file), endpoint, tls, auth })
             }
         }
     }
@@ -148,6 +160,10 @@ impl Listener {
 
     pub(crate) fn tls(&self) -> Option<&Arc<Acceptor>> {
         self.tls.as_ref()
+    }
+
+    pub(crate) fn auth(&self) -> Option<&Arc<dyn Authenticator>> {
+        self.auth.as_ref()
     }
 
     pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Raw, PeerAddr)>> {

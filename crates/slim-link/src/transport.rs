@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{Accept, TlsAcceptor, TlsStream};
@@ -18,6 +19,9 @@ use tonic::transport::server::Connected;
 use crate::TlsError;
 use crate::socket::Socket;
 use crate::tls::of_io;
+
+/// Called with the certificate that a client has shown and proved to be its own, once.
+pub(crate) type OnCertificate = Box<dyn FnOnce(&CertificateDer<'_>) + Send>;
 
 /// Called with what is wrong, once.
 pub(crate) type OnTlsError = Box<dyn FnOnce(TlsError) + Send>;
@@ -45,7 +49,7 @@ struct Tls {
 }
 
 enum State {
-    Accepting(Accept<Socket<TcpStream>>),
+    Accepting(Accept<Socket<TcpStream>>, Option<OnCertificate>),
     Open(TlsStream<Socket<TcpStream>>),
     Failed(io::ErrorKind),
 }
@@ -63,11 +67,12 @@ impl<T> Transport<T> {
     pub(crate) fn accept(
         socket: Socket<TcpStream>,
         config: Arc<ServerConfig>,
+        on_certificate: OnCertificate,
         on_error: OnTlsError,
         info: T,
     ) -> Self {
         let tls = Tls {
-            state: State::Accepting(TlsAcceptor::from(config).accept(socket)),
+            state: State::Accepting(TlsAcceptor::from(config).accept(socket), Some(on_certificate)),
             on_error: Some(on_error),
             send_failed: None,
             shown: true,
@@ -95,9 +100,15 @@ impl Tls {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<&mut TlsStream<Socket<TcpStream>>>> {
-        if let State::Accepting(accept) = &mut self.state {
+        if let State::Accepting(accept, on_certificate) = &mut self.state {
             match ready!(Pin::new(accept).poll(cx)) {
-                Ok(tls) => self.state = State::Open(tls.into()),
+                Ok(tls) => {
+                    let shown = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                    if let (Some(tell), Some(certificate)) = (on_certificate.take(), shown) {
+                        tell(certificate);
+                    }
+                    self.state = State::Open(tls.into());
+                }
                 Err(error) => {
                     self.state = State::Failed(error.kind());
                     self.tell(&error);
@@ -113,7 +124,7 @@ impl Tls {
         match &mut self.state {
             State::Open(tls) => Poll::Ready(Ok(tls)),
             State::Failed(kind) => Poll::Ready(Err((*kind).into())),
-            State::Accepting(_) => Poll::Pending,
+            State::Accepting(..) => Poll::Pending,
         }
     }
 

@@ -14,8 +14,8 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use slim_link::{
-    AcceptConfig, DialConfig, DialError, DialStage, Drops, Link, LinkEnd, LinkSender,
-    NegotiationError, PeerAddr, SendError, Target, TargetError, dial,
+    AcceptConfig, Authorization, DialConfig, DialError, DialStage, Drops, Link, LinkEnd,
+    LinkSender, NegotiationError, PeerAddr, SendError, Target, TargetError, dial,
 };
 use slim_proto::{ConnectionType, Frame, LinkNegotiation, MAX_MESSAGE_LEN, Message};
 use support::{ChannelBody, Node, framed, header, name, publish, request, soon, subscribe};
@@ -399,10 +399,36 @@ async fn a_refusal_says_what_the_node_said() {
     };
     let unauthorized = answering(|_| {
         let mut response = open_stream(Bytes::new());
+        *response.status_mut() = StatusCode::FORBIDDEN;
+        response
+    });
+    assert_eq!(refused(unauthorized.await).await, (403, None, String::new()));
+    let exhausted = answering(|_| {
+        let mut response = open_stream(Bytes::new());
+        let headers = response.headers_mut();
+        headers.insert("grpc-status", http::HeaderValue::from_static("8"));
+        headers.insert("grpc-message", http::HeaderValue::from_static("who are you"));
+        response
+    });
+    let said = (200, Some(8), "who are you".to_owned());
+    assert_eq!(refused(exhausted.await).await, said);
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_know_us_is_told_apart() {
+    let unknown = |addr| async move {
+        match dial_addr(addr, &DialConfig::default()).await.unwrap_err() {
+            DialError::Unauthenticated(message) => message,
+            other => panic!("not unauthenticated: {other:?}"),
+        }
+    };
+    // As others say it.
+    let unauthorized = answering(|_| {
+        let mut response = open_stream(Bytes::new());
         *response.status_mut() = StatusCode::UNAUTHORIZED;
         response
     });
-    assert_eq!(refused(unauthorized.await).await, (401, None, String::new()));
+    assert_eq!(unknown(unauthorized.await).await, "");
     let unauthenticated = answering(|_| {
         let mut response = open_stream(Bytes::new());
         let headers = response.headers_mut();
@@ -410,8 +436,19 @@ async fn a_refusal_says_what_the_node_said() {
         headers.insert("grpc-message", http::HeaderValue::from_static("who are you"));
         response
     });
-    let said = (200, Some(16), "who are you".to_owned());
-    assert_eq!(refused(unauthenticated.await).await, said);
+    assert_eq!(unknown(unauthenticated.await).await, "who are you");
+}
+
+#[tokio::test]
+async fn who_has_nothing_to_show_does_not_dial() {
+    let authorization = Some(Authorization::new(|| Err("no token there".to_owned())));
+    let config = DialConfig { authorization, ..DialConfig::default() };
+    // Nobody listens there, and nobody asks.
+    let error = dial_addr(([127, 0, 0, 1], 1).into(), &config).await.unwrap_err();
+    assert!(
+        matches!(&error, DialError::NothingToShow(why) if why == "no token there"),
+        "{error:?}"
+    );
 }
 
 async fn check_negotiation(addr: SocketAddr, expected: NegotiationError) {

@@ -29,7 +29,7 @@ impl Path {
     }
 
     fn endpoint(&self) -> ListenConfig {
-        ListenConfig { endpoint: Endpoint::Unix(self.0.clone()), tls: None }
+        Endpoint::Unix(self.0.clone()).into()
     }
 
     fn target(&self) -> Target {

@@ -28,8 +28,10 @@ use serde_json::Value;
 use slim_node::{Endpoint, Keepalive, ListenConfig};
 use tracing::Level;
 
+use self::auth::AuthConfig;
 use self::section::{ConfigError, Section};
 
+pub(crate) mod auth;
 pub(crate) mod section;
 #[cfg(test)]
 mod tests;
@@ -64,13 +66,21 @@ pub(crate) struct FileConfig {
     pub(crate) drain_timeout: Option<Duration>,
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) node_id: Option<String>,
-    pub(crate) listen: Vec<ListenConfig>,
+    pub(crate) servers: Vec<Server>,
     pub(crate) require_header_mac: Option<bool>,
     pub(crate) negotiation_timeout: Option<Duration>,
     pub(crate) keepalive: Keepalive,
     pub(crate) limits: Limits,
     /// Paths of keys that have no effect.
     pub(crate) ignored: Vec<String>,
+}
+
+/// Where to listen, and for whom.
+#[derive(Debug)]
+pub(crate) struct Server {
+    /// Still for everybody.
+    pub(crate) listen: ListenConfig,
+    pub(crate) auth: Option<AuthConfig>,
 }
 
 /// The section `dataplane.limits`, which only this node knows; see
@@ -241,8 +251,10 @@ fn read_server(server: &mut Section, config: &mut FileConfig) -> Result<(), Conf
         Endpoint::Unix(_) => tls::read_none(server.section("tls")?, &mut config.ignored)?,
         _ => tls::read(server.section("tls")?, &mut config.ignored)?,
     };
-    config.listen.push(ListenConfig { endpoint, tls });
-    server.refuse("auth", "authentication of links is not supported yet")
+    let auth = server.optional("auth")?.map(|auth| auth::read(auth, &mut config.ignored));
+    let listen = ListenConfig { tls, ..endpoint.into() };
+    config.servers.push(Server { listen, auth: auth.transpose()? });
+    Ok(())
 }
 
 fn read_keepalive(

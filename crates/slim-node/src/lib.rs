@@ -19,6 +19,7 @@
 //! carries them out.
 
 mod admin;
+mod auth;
 mod config;
 mod limits;
 mod links;
@@ -30,12 +31,14 @@ mod subscriber;
 mod table;
 mod view;
 
+pub use auth::LinkAuth;
 pub use config::{DEFAULT_MAX_SUBSCRIPTIONS, DEFAULT_PORT, NodeConfig};
 pub use limits::NodeLimits;
 pub use metrics::{Dropped, Metrics, MetricsSnapshot};
 pub use server::{BindError, Node};
 pub use slim_link::{
-    Certificates, DEFAULT_RELOAD_INTERVAL, Endpoint, EndpointError, Keepalive, KeyPair,
-    ListenConfig, ListenError, Pem, ServerTls, TlsConfigError, TlsVersion,
+    Authenticator, Certificates, DEFAULT_RELOAD_INTERVAL, Endpoint, EndpointError, Keepalive,
+    KeyPair, ListenConfig, ListenError, Pem, Principal, PrincipalError, ServerTls, TlsConfigError,
+    TlsVersion,
 };
 pub use table::{LinkRoutes, RoutePlace, RouteTable, SubscriptionError};

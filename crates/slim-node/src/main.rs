@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
@@ -20,7 +21,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use self::file::{FileConfig, Reference};
+use self::file::{FileConfig, Reference, Server};
 
 mod file;
 
@@ -121,8 +122,8 @@ fn start(args: Args) -> Result<(), Failure> {
         return health(address);
     }
     let file = args.config.as_deref().map(read_file).transpose()?;
-    if let (Some(path), Some(FileConfig { listen, .. })) = (&args.config, &file)
-        && listen.is_empty()
+    if let (Some(path), Some(FileConfig { servers, .. })) = (&args.config, &file)
+        && servers.is_empty()
         && args.listen.is_empty()
     {
         let text = format!("{}: no dataplane.servers to listen for", path.display());
@@ -131,8 +132,13 @@ fn start(args: Args) -> Result<(), Failure> {
     let mut file = file.unwrap_or_default();
     file.admin = args.admin.or(file.admin);
     let tls = server_tls(&args);
-    if tls.is_some() && args.listen.is_empty() && !file.listen.is_empty() {
+    if tls.is_some() && args.listen.is_empty() && !file.servers.is_empty() {
         let text = "--tls-cert is for addresses of --listen; the file has its own";
+        return Err(Failure::new(USAGE, text));
+    }
+    if !args.listen.is_empty() && file.servers.iter().any(|server| server.auth.is_some()) {
+        let text = "the file says who may come in by auth, and nothing of that is for addresses \
+                    of --listen: give them in the file";
         return Err(Failure::new(USAGE, text));
     }
     let options = LimitOptions { connections: args.max_connections, rate: args.max_rate };
@@ -148,23 +154,28 @@ fn start(args: Args) -> Result<(), Failure> {
         runtime.worker_threads(threads);
     }
     let runtime = runtime.build().map_err(|error| Failure::new(FAILED, error.to_string()))?;
-    let mut config = node_config(listen(args.listen, tls, &file), file);
+    let servers = servers(args.listen, tls, &mut file);
+    let mut config = node_config(file);
     fit_descriptors(&mut config);
     let set_level = args.log.is_none().then_some(set_level);
     let reload = Reload { file: args.config, options, set_level };
-    runtime.block_on(run(config, reload))
+    runtime.block_on(run(config, servers, reload))
 }
 
 /// Says whether a file could be used, with the certificates that it names.
 fn check(path: &Path) -> Result<(), Failure> {
     let bad = |reason: String| Failure::new(USAGE, format!("{}: {reason}", path.display()));
     let file = read_file(path)?;
-    if file.listen.is_empty() {
+    if file.servers.is_empty() {
         return Err(bad("no dataplane.servers to listen for".to_owned()));
     }
-    for ListenConfig { endpoint, tls } in &file.listen {
-        if let Some(tls) = tls {
+    for Server { listen, auth } in &file.servers {
+        let endpoint = &listen.endpoint;
+        if let Some(tls) = &listen.tls {
             tls.check().map_err(|error| bad(format!("{endpoint}: {error}")))?;
+        }
+        if let Some(auth) = auth {
+            auth.check().map_err(|error| bad(format!("{endpoint}: {error}")))?;
         }
     }
     let mut stdout = io::stdout().lock();
@@ -250,7 +261,7 @@ impl Reload {
                     info!(%level, "log level as in the file");
                 }
                 self.options.override_in(&mut file);
-                let mut config = node_config(Vec::new(), file);
+                let mut config = node_config(file);
                 fit_descriptors(&mut config);
                 limits.set(&config);
                 info!("limits as in the file");
@@ -288,21 +299,43 @@ fn server_tls(args: &Args) -> Option<ServerTls> {
 }
 
 /// The addresses of the options, of the file, or the default.
-fn listen(options: Vec<Endpoint>, tls: Option<ServerTls>, file: &FileConfig) -> Vec<ListenConfig> {
-    if options.is_empty() && !file.listen.is_empty() {
-        return file.listen.clone();
+fn servers(options: Vec<Endpoint>, tls: Option<ServerTls>, file: &mut FileConfig) -> Vec<Server> {
+    if options.is_empty() && !file.servers.is_empty() {
+        return std::mem::take(&mut file.servers);
     }
     let mut listen = NodeConfig::default().listen;
     if !options.is_empty() {
-        listen = options.into_iter().map(|endpoint| ListenConfig { endpoint, tls: None }).collect();
+        listen = options.into_iter().map(ListenConfig::from).collect();
     }
-    for address in &mut listen {
-        address.tls.clone_from(&tls);
-    }
-    listen
+    let with_tls = |listen| ListenConfig { tls: tls.clone(), ..listen };
+    listen.into_iter().map(|listen| Server { listen: with_tls(listen), auth: None }).collect()
 }
 
-fn node_config(listen: Vec<ListenConfig>, file: FileConfig) -> NodeConfig {
+/// Reads what the addresses take as proof.
+async fn authenticated(servers: Vec<Server>) -> Result<Vec<ListenConfig>, Failure> {
+    let mut listen = Vec::new();
+    for Server { listen: mut address, auth } in servers {
+        if let Some(auth) = auth {
+            let endpoint = &address.endpoint;
+            let is_local = match endpoint {
+                Endpoint::Tcp(addr) => addr.ip().is_loopback(),
+                _ => true,
+            };
+            if address.tls.is_none() && !is_local {
+                warn!(%endpoint, "passwords and tokens come in clear here, for lack of TLS");
+            }
+            let loaded = auth.load().await;
+            let loaded =
+                loaded.map_err(|error| Failure::new(USAGE, format!("{endpoint}: {error}")))?;
+            address.auth = Some(Arc::new(loaded));
+        }
+        listen.push(address);
+    }
+    Ok(listen)
+}
+
+/// What the file says, but for where to listen.
+fn node_config(file: FileConfig) -> NodeConfig {
     let default = NodeConfig::default();
     let limits = file.limits;
     let rate = limits.messages_per_second_per_link;
@@ -317,7 +350,7 @@ fn node_config(listen: Vec<ListenConfig>, file: FileConfig) -> NodeConfig {
         max_messages_per_second: rate.map_or(default.max_messages_per_second, NonZeroU32::new),
         slow_subscriber_grace: (limits.slow_subscriber_grace)
             .unwrap_or(default.slow_subscriber_grace),
-        listen,
+        listen: Vec::new(),
         admin: file.admin,
         node_id: file.node_id.unwrap_or(default.node_id),
         require_header_mac: file.require_header_mac.unwrap_or(default.require_header_mac),
@@ -347,9 +380,9 @@ fn fit_descriptors(config: &mut NodeConfig) {
 /// Our own crates log at `level`. Others may show what goes over the wire, so they
 /// only warn.
 fn log_filter(level: LevelFilter) -> Targets {
-    Targets::new()
-        .with_default(level.min(LevelFilter::from_level(Level::WARN)))
-        .with_targets(["slim_node", "slim_link", "slim_proto"].map(|target| (target, level)))
+    Targets::new().with_default(level.min(LevelFilter::from_level(Level::WARN))).with_targets(
+        ["slim_node", "slim_link", "slim_proto", "slim_identity"].map(|target| (target, level)),
+    )
 }
 
 /// Starts the log, and returns what sets its level later.
@@ -372,10 +405,11 @@ fn init_log(level: LevelFilter, format: LogFormat) -> Box<dyn Fn(LevelFilter) + 
     Box::new(move |level| handle.reload(log_filter(level)).unwrap_or(()))
 }
 
-async fn run(config: NodeConfig, reload: Reload) -> Result<(), Failure> {
+async fn run(mut config: NodeConfig, servers: Vec<Server>, reload: Reload) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| Failure::new(FAILED, error.to_string());
     let mut signals = Signals::new().map_err(|error| failed(&error))?;
     let mut hangup = signal(SignalKind::hangup()).map_err(|error| failed(&error))?;
+    config.listen = authenticated(servers).await?;
     let node_id = config.node_id.clone();
     let node = Node::bind(config).await.map_err(|error| {
         // Certificates that cannot be used are configuration.

@@ -28,6 +28,9 @@ pub struct MetricsSnapshot {
     pub times_full: u64,
     /// Links whose negotiation failed or did not come in time.
     pub refused_links: u64,
+    /// Links that were refused before they negotiated, because what they showed proves
+    /// nobody.
+    pub unauthenticated_links: u64,
     /// Links that are up.
     pub links: u64,
     /// Links that there have been, those that are up included.
@@ -121,6 +124,7 @@ impl Metrics {
             cut_connections: self.accepted.cut_newcomers(),
             times_full: self.accepted.times_full(),
             refused_links: self.accepted.refused_links(),
+            unauthenticated_links: self.accepted.unauthenticated_links(),
             refused_subscriptions: read(Counter::RefusedSubscriptions),
             throttled: read(Counter::Throttled),
             links: self.links.count() as u64,

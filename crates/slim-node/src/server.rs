@@ -9,6 +9,7 @@
 //!
 //! A task that panics takes its own link with it, routes included, and no other.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use futures_util::future::join_all;
 use indexmap::IndexMap;
 use slim_link::{
     AcceptConfig, AcceptedLink, Certificates, Drops, Endpoint, FrameReader, LinkEnd, ListenError,
-    Listener, PushError,
+    Listener, Principal, PushError,
 };
 use slim_proto::{Frame, Message, RoutedFrame, SubscriptionAck};
 use tokio::task::yield_now;
@@ -197,6 +198,20 @@ struct Shared {
     limits: NodeLimits,
 }
 
+/// Who opens a link, for the log.
+struct Principals<'a>(&'a [Principal]);
+
+impl fmt::Display for Principals<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("none");
+        }
+        self.0.iter().enumerate().try_for_each(|(index, principal)| {
+            write!(f, "{}{principal}", if index == 0 { "" } else { ", " })
+        })
+    }
+}
+
 impl Shared {
     /// Not an `async fn`, whose future would keep room for all of `link` besides what is
     /// made of it: a node has many links.
@@ -209,6 +224,7 @@ impl Shared {
                 node_id = info.node_id,
                 link_id = info.link_id,
                 version = info.slim_version,
+                principals = %Principals(&info.principals),
                 mac = info.has_mac,
                 "link up"
             );

@@ -31,6 +31,36 @@ pub struct JwtIdentityConfig {
 }
 
 impl JwtIdentityConfig {
+    /// What every token says, whatever it is for.
+    fn claims(&self, now: u64) -> Map<String, Value> {
+        let mut claims = Map::new();
+        let mut claim = |name: &str, value: Value| drop(claims.insert(name.to_owned(), value));
+        if let Some(issuer) = &self.issuer {
+            claim("iss", json!(issuer));
+        }
+        if !self.audience.is_empty() {
+            claim("aud", json!(self.audience));
+        }
+        claim("sub", json!(self.subject));
+        claim("exp", json!(now.saturating_add(self.duration)));
+        claim("iat", json!(now));
+        claim("nbf", json!(now));
+        claims
+    }
+
+    /// A token for whoever has no messages to sign, at `now` in seconds since the Unix
+    /// epoch: a bearer shows it to one who verifies it with
+    /// [`JwtVerifier::verify_bearer`](crate::JwtVerifier::verify_bearer).
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError`] if the operating system gives no random numbers.
+    pub fn bearer(&self, signer: &JwtSigningKey, now: u64) -> Result<String, TokenError> {
+        signer
+            .sign_claims(&self.subject, &self.claims(now))
+            .map_err(|error| TokenError::Unavailable(error.to_string()))
+    }
+
     /// The defaults, for this subject.
     #[must_use]
     pub fn new(subject: impl Into<String>) -> Self {
@@ -108,23 +138,10 @@ impl JwtIdentity {
     }
 
     fn make(&self, now: u64) -> Result<String, TokenError> {
-        let config = &self.config;
-        let signer = self.signer();
-        let mut claims = Map::new();
-        let mut claim = |name: &str, value: Value| drop(claims.insert(name.to_owned(), value));
-        if let Some(issuer) = &config.issuer {
-            claim("iss", json!(issuer));
-        }
-        if !config.audience.is_empty() {
-            claim("aud", json!(config.audience));
-        }
-        claim("sub", json!(config.subject));
-        claim("exp", json!(now.saturating_add(config.duration)));
-        claim("iat", json!(now));
-        claim("nbf", json!(now));
-        claim("pubkey", json!(self.key.public_key().to_base64()));
-        signer
-            .sign_claims(&config.subject, &claims)
+        let mut claims = self.config.claims(now);
+        claims.insert("pubkey".to_owned(), json!(self.key.public_key().to_base64()));
+        self.signer()
+            .sign_claims(&self.config.subject, &claims)
             .map_err(|error| TokenError::Unavailable(error.to_string()))
     }
 }

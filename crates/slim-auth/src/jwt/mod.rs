@@ -26,4 +26,4 @@ pub use identity::{JwtIdentity, JwtIdentityConfig, JwtIdentityError};
 pub(crate) use key::new_ed25519_pem;
 pub use key::{JwtKey, JwtKeyError, JwtSigningKey};
 pub use key_set::KeySet;
-pub use verifier::{JwtVerifier, JwtVerifierConfig};
+pub use verifier::{Bearer, JwtVerifier, JwtVerifierConfig};

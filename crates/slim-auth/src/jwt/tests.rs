@@ -356,6 +356,37 @@ fn issuers_and_subjects() {
 }
 
 #[test]
+fn a_bearers_token_is_none_of_messages() {
+    let config = JwtVerifierConfig { audience: vec!["slim".into()], ..Default::default() };
+    let verifier = JwtVerifier::new(public(Algorithm::EdDsa).into(), config);
+    let judged = |replaced: Value| {
+        let token =
+            forged(&signer(Algorithm::EdDsa), &json!({ "alg": "EdDSA" }), &claims(replaced));
+        verifier.verify_bearer(&token, NOW)
+    };
+    let good = judged(json!({ "pubkey": null, "iss": "i", "iat": NOW })).unwrap();
+    let (issuer, issued_at) = (Some("i".to_owned()), Some(NOW));
+    let expected =
+        Bearer { subject: "alice".to_owned(), issuer, issued_at, expires_at: NOW + 60 + 60 };
+    assert_eq!(good, expected);
+    let brought = json!({ "pubkey": null, "aud": ["slim", "slim-claims:e30="] });
+    let inside = json!({ "pubkey": null, "custom_claims": { "pubkey": pubkey() } });
+    for of_messages in [json!({}), brought, inside, json!({ "pubkey": "AAAA" })] {
+        assert_eq!(judged(of_messages), Err(VerifyError::OfMessages));
+    }
+    let late = judged(json!({ "pubkey": null, "exp": NOW - 61 }));
+    assert_eq!(late, Err(VerifyError::Expired { ago: 61 }));
+    let other = judged(json!({ "pubkey": null, "aud": "other" }));
+    assert!(matches!(other, Err(VerifyError::Audience { .. })), "{other:?}");
+
+    let own = JwtIdentityConfig { audience: vec!["slim".into()], ..JwtIdentityConfig::new("me") };
+    let signed = own.bearer(&signer(Algorithm::EdDsa), NOW).unwrap();
+    assert_eq!(verifier.verify_bearer(&signed, NOW).unwrap().subject, "me");
+    // And in a message it is worth nothing.
+    assert_eq!(verifier.verify(&signed, NOW), Err(VerifyError::NoPublicKey));
+}
+
+#[test]
 fn where_the_public_key_is() {
     let check =
         |replaced| judged(JwtVerifierConfig::default(), replaced).map(|c| c.public_key.to_base64());

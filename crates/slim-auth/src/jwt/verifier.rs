@@ -45,6 +45,20 @@ pub struct JwtVerifierConfig {
     pub claims_in_audience: bool,
 }
 
+/// What a verified token says about whoever shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bearer {
+    /// The name the token speaks for.
+    pub subject: String,
+    /// Who issued it, if it says so.
+    pub issuer: Option<String>,
+    /// When it was made, in seconds since the Unix epoch, if it says so.
+    pub issued_at: Option<u64>,
+    /// The last second since the Unix epoch at which the verifier takes it, its allowance
+    /// for clocks included.
+    pub expires_at: u64,
+}
+
 /// Checks tokens with keys that can be replaced at any time.
 pub struct JwtVerifier {
     config: JwtVerifierConfig,
@@ -150,14 +164,49 @@ impl JwtVerifier {
         })
     }
 
+    /// Checks a token completely, at `now` in seconds since the Unix epoch, that proves
+    /// by itself who shows it. The tokens in messages do not: whoever gets a message has
+    /// one. They bring the key that signs the messages, and are refused for that.
+    ///
+    /// # Errors
+    /// [`VerifyError`].
+    pub fn verify_bearer(&self, token: &str, now: u64) -> Result<Bearer, VerifyError> {
+        let checked = Parts::read(token).and_then(|token| {
+            let (bearer, _) = self.check_parts(&token, now)?;
+            let audience = token.audience()?.unwrap_or_default();
+            let brings_key = audience.into_iter().any(|one| one.starts_with(CLAIMS_AUDIENCE))
+                || token.public_key() != Err(VerifyError::NoPublicKey);
+            if brings_key { Err(VerifyError::OfMessages) } else { Ok(bearer) }
+        });
+        let bearer = self.told(checked)?;
+        in_time(bearer.expires_at, now)?;
+        Ok(bearer)
+    }
+
     /// Everything but whether it has expired.
     fn check(&self, token: &str, now: u64) -> Result<Claims, VerifyError> {
         let token = Parts::read(token)?;
+        let (bearer, brought) = self.check_parts(&token, now)?;
+        let public_key = match brought {
+            Some(key) => key,
+            None => token.public_key()?,
+        };
+        let Bearer { subject, issuer, issued_at, expires_at } = bearer;
+        Ok(Claims { subject, public_key, issued_at, expires_at, issuer })
+    }
+
+    /// Everything but whether it has expired and its own key, unless an audience brings
+    /// that.
+    fn check_parts(
+        &self,
+        token: &Parts<'_>,
+        now: u64,
+    ) -> Result<(Bearer, Option<PublicKey>), VerifyError> {
         let keys = self.keys_for(token.issuer()?)?;
-        let key = self.signer(&keys, &token)?;
+        let key = self.signer(&keys, token)?;
         // From here on the token is authentic, whatever else is wrong with it.
         self.check_issuer(token.issuer()?)?;
-        let brought = self.check_audience(&token)?;
+        let brought = self.check_audience(token)?;
         if self.config.require_subject && token.text("sub").is_none() {
             return Err(VerifyError::Missing("sub"));
         }
@@ -168,17 +217,23 @@ impl JwtVerifier {
         if from > now.saturating_add(Self::LEEWAY) {
             return Err(VerifyError::FromFuture { ahead: from - now });
         }
-        let public_key = match brought {
-            Some(key) => key,
-            None => token.public_key()?,
-        };
-        Ok(Claims {
+        let bearer = Bearer {
             subject: subject.to_owned(),
-            public_key,
+            issuer: token.issuer()?.map(str::to_owned),
             issued_at: token.seconds("iat")?,
             expires_at: expires.saturating_add(Self::LEEWAY),
-            issuer: token.issuer()?.map(str::to_owned),
-        })
+        };
+        Ok((bearer, brought))
+    }
+
+    /// Passes a result on, and tells whoever fetches keys that one is missing.
+    fn told<T>(&self, result: Result<T, VerifyError>) -> Result<T, VerifyError> {
+        if let (Err(VerifyError::UnknownKey(_) | VerifyError::KeysNotAtHand(_)), Some(call)) =
+            (&result, &self.when_unknown)
+        {
+            call();
+        }
+        result
     }
 
     fn check_issuer(&self, issuer: Option<&str>) -> Result<(), VerifyError> {
@@ -246,6 +301,14 @@ impl JwtVerifier {
     }
 }
 
+fn in_time(expires_at: u64, now: u64) -> Result<(), VerifyError> {
+    match now.checked_sub(expires_at) {
+        None | Some(0) => Ok(()),
+        // People compare this with what the token says, which knows no leeway.
+        Some(late) => Err(VerifyError::Expired { ago: late.saturating_add(JwtVerifier::LEEWAY) }),
+    }
+}
+
 /// The text of the public key that an audience brings.
 pub(super) fn public_key_in(audience: &str) -> Option<String> {
     let json = STANDARD.decode(audience.strip_prefix(CLAIMS_AUDIENCE)?).ok()?;
@@ -255,22 +318,12 @@ pub(super) fn public_key_in(audience: &str) -> Option<String> {
 
 impl Verifier for JwtVerifier {
     fn authenticate(&self, token: &str, now: u64) -> Result<Claims, VerifyError> {
-        let result = self.check(token, now);
-        if let (Err(VerifyError::UnknownKey(_) | VerifyError::KeysNotAtHand(_)), Some(call)) =
-            (&result, &self.when_unknown)
-        {
-            call();
-        }
-        result
+        self.told(self.check(token, now))
     }
 
     fn verify(&self, token: &str, now: u64) -> Result<Claims, VerifyError> {
         let claims = self.authenticate(token, now)?;
-        if now > claims.expires_at {
-            // People compare this with what the token says, which knows no leeway.
-            let ago = (now - claims.expires_at).saturating_add(Self::LEEWAY);
-            return Err(VerifyError::Expired { ago });
-        }
+        in_time(claims.expires_at, now)?;
         Ok(claims)
     }
 

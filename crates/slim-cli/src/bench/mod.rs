@@ -153,14 +153,16 @@ impl Stage<'_> {
     /// Clients with these names, connected.
     async fn clients(&self, names: Vec<Name>, session: &Session) -> Result<Vec<Client>, Failure> {
         try_join_all(names.into_iter().map(|name| async {
-            Client::builder(name)
+            let node = &self.settings.node;
+            let mut builder = Client::builder(name)
                 .shared_secret(session.secret.expose())
                 .map_err(|error| session_failure(&error))?
                 .connect_timeout(self.settings.connect_timeout)
-                .tls(self.settings.node.tls.clone())
-                .connect(&self.settings.node.endpoint)
-                .await
-                .map_err(|error| self.unreachable(error))
+                .tls(node.tls.clone());
+            if let Some(authorization) = node.authorization() {
+                builder = builder.authorization(authorization);
+            }
+            builder.connect(&node.endpoint).await.map_err(|error| self.unreachable(error))
         }))
         .await
     }

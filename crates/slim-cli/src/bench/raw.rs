@@ -351,7 +351,9 @@ async fn connect(stage: &Stage<'_>, clients: usize) -> Result<Vec<Link>, Failure
     let mut links = Vec::with_capacity(clients);
     for _ in 0..clients {
         let node = &stage.settings.node;
-        let link = slim_client::dial(&node.endpoint, &node.tls, stage.settings.connect_timeout);
+        let timeout = stage.settings.connect_timeout;
+        let shown = node.authorization();
+        let link = slim_client::dial(&node.endpoint, &node.tls, shown.as_ref(), timeout);
         links.push(link.await.map_err(|error| stage.unreachable(error))?);
     }
     Ok(links)

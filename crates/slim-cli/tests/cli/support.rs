@@ -3,13 +3,14 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::Value;
-use slim_node::{Endpoint, ListenConfig, Node, NodeConfig, ServerTls};
+use slim_node::{Authenticator, Endpoint, ListenConfig, Node, NodeConfig, ServerTls};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
@@ -23,23 +24,24 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct TestNode {
     address: SocketAddr,
     tls: Option<ServerTls>,
+    auth: Option<Arc<dyn Authenticator>>,
     runtime: Runtime,
     running: Option<(oneshot::Sender<()>, tokio::task::JoinHandle<()>)>,
 }
 
 impl TestNode {
     pub(crate) fn start() -> Self {
-        Self::start_with(None)
+        Self::start_with(None, None)
     }
 
-    pub(crate) fn start_with(tls: Option<ServerTls>) -> Self {
+    pub(crate) fn start_with(tls: Option<ServerTls>, auth: Option<Arc<dyn Authenticator>>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut node = Self { address, tls, runtime, running: None };
+        let mut node = Self { address, tls, auth, runtime, running: None };
         node.restart();
         node
     }
@@ -60,7 +62,11 @@ impl TestNode {
 
     /// Listens on the same address (again), with nothing remembered.
     pub(crate) fn restart(&mut self) {
-        let listen = ListenConfig { endpoint: Endpoint::Tcp(self.address), tls: self.tls.clone() };
+        let listen = ListenConfig {
+            endpoint: Endpoint::Tcp(self.address),
+            tls: self.tls.clone(),
+            auth: self.auth.clone(),
+        };
         let config = NodeConfig { listen: vec![listen], ..NodeConfig::default() };
         let node = self.runtime.block_on(Node::bind(config)).unwrap();
         self.address = node.local_addrs()[0];

@@ -63,7 +63,7 @@ fn a_call_over_tls_with_certificates_on_both_sides() {
     let ca = Authority::new("call");
     let client_ca = Some(Pem::File(ca.file("ca.pem").into()));
     let tls = ServerTls { client_ca, ..ServerTls::new(ca.issue("127.0.0.1")) };
-    let node = TestNode::start_with(Some(tls));
+    let node = TestNode::start_with(Some(tls), None);
     ca.issue("app");
     let options = |command: &mut Command| {
         command.args(["--tls-ca", &ca.file("ca.pem"), "--tls-cert", &ca.file("app.pem")]);
@@ -84,7 +84,7 @@ fn a_call_over_tls_with_certificates_on_both_sides() {
 #[test]
 fn a_node_that_cannot_be_trusted_is_left_at_once() {
     let [ca, other] = ["trust-ca", "trust-other"].map(Authority::new);
-    let node = TestNode::start_with(Some(ServerTls::new(ca.issue("127.0.0.1"))));
+    let node = TestNode::start_with(Some(ServerTls::new(ca.issue("127.0.0.1"))), None);
     let exit = ends(&node.url(), |command| {
         command.args(["--tls-ca", &other.file("ca.pem")]);
     });
@@ -116,7 +116,7 @@ fn a_node_that_wants_to_know_us_says_so() {
     let [ca, other] = ["know-ca", "know-other"].map(Authority::new);
     let client_ca = Some(Pem::File(ca.file("ca.pem").into()));
     let tls = ServerTls { client_ca, ..ServerTls::new(ca.issue("127.0.0.1")) };
-    let node = TestNode::start_with(Some(tls));
+    let node = TestNode::start_with(Some(tls), None);
     let exit = ends(&node.url(), |command| {
         command.args(["--tls-ca", &ca.file("ca.pem")]);
     });
@@ -134,7 +134,7 @@ fn a_node_that_wants_to_know_us_says_so() {
 #[test]
 fn files_that_cannot_be_used_are_usage() {
     let ca = Authority::new("files");
-    let node = TestNode::start_with(Some(ServerTls::new(ca.issue("127.0.0.1"))));
+    let node = TestNode::start_with(Some(ServerTls::new(ca.issue("127.0.0.1"))), None);
     let exit = ends(&node.url(), |command| {
         command.args(["--tls-ca", "/no/such/ca.pem"]);
     });

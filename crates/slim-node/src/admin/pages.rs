@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use serde::Serialize;
+use slim_link::Principal;
 use slim_proto::{ConnectionType, Name, RouteName};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -94,6 +95,7 @@ pub(super) struct Connections {
 struct Connection {
     link: u64,
     peer: String,
+    principals: Vec<String>,
     node_id: String,
     link_id: String,
     #[serde(rename = "type")]
@@ -147,6 +149,7 @@ fn connection(link: &Subscriber, [sends, gets]: [Rate; 2]) -> Connection {
     Connection {
         link: about.number,
         peer: about.info.peer_addr.to_string(),
+        principals: about.info.principals.iter().map(Principal::to_string).collect(),
         node_id: about.info.node_id.clone(),
         link_id: about.info.link_id.clone(),
         kind: match about.info.connection_type {

@@ -85,6 +85,11 @@ impl Snapshot {
             "Links that did not come up: no negotiation, a bad one, no TLS.",
         );
         text.value(node.refused_links);
+        text.counter(
+            "slim_links_unauthenticated_total",
+            "Links refused because what they showed proves nobody.",
+        );
+        text.value(node.unauthenticated_links);
         text.counter("slim_links_shed_total", "Links closed because their peer read too slowly.");
         text.value(node.shed_links);
         text.counter(

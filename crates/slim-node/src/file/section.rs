@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use slim_identity::parse_duration;
 
 /// Something in the file is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -85,6 +86,30 @@ impl Section {
             Some(Value::Number(number)) => Ok(Some(number.to_string())),
             Some(_) => Err(self.unsupported(key, "expected a text")),
         }
+    }
+
+    /// A text that must not be anything else: of a number, YAML keeps the value and not
+    /// what was written.
+    pub(crate) fn secret(&mut self, key: &str) -> Result<Option<String>, ConfigError> {
+        match self.take(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(self.unsupported(key, "expected a text; write it in quotes")),
+        }
+    }
+
+    /// Texts: one, or a list of them; none if it is not there.
+    pub(crate) fn texts(&mut self, key: &str) -> Result<Vec<String>, ConfigError> {
+        let is_list = matches!(self.entries.get(key), Some(Value::Array(_)));
+        if !is_list {
+            return Ok(self.text(key)?.into_iter().collect());
+        }
+        let Some(Value::Array(items)) = self.take(key) else { return Ok(Vec::new()) };
+        let text = |(index, item)| match item {
+            Value::String(text) => Ok(text),
+            _ => Err(self.unsupported(&format!("{key}[{index}]"), "expected a text")),
+        };
+        items.into_iter().enumerate().map(text).collect()
     }
 
     /// A text that is parsed.
@@ -210,29 +235,6 @@ impl Section {
     fn put_back(&mut self, key: &str, value: Option<Value>) {
         if let Some(value) = value {
             self.entries.insert(key.to_owned(), value);
-        }
-    }
-}
-
-fn parse_duration(text: &str) -> Option<Duration> {
-    let mut rest = text.trim();
-    let mut total = Duration::ZERO;
-    loop {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let number: u32 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let unit = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
-        let each = match &rest[..unit] {
-            "ms" => Duration::from_millis(1),
-            "s" => Duration::from_secs(1),
-            "m" => Duration::from_secs(60),
-            "h" => Duration::from_secs(60 * 60),
-            _ => return None,
-        };
-        total = total.checked_add(each.checked_mul(number)?)?;
-        rest = rest[unit..].trim_start();
-        if rest.is_empty() {
-            return Some(total);
         }
     }
 }

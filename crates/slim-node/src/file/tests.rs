@@ -1,5 +1,3 @@
-use std::net::SocketAddr;
-
 use slim_node::{KeyPair, Pem, ServerTls, TlsVersion};
 
 use super::*;
@@ -54,7 +52,8 @@ services:
 "#,
     );
     assert_eq!(config.node_id.as_deref(), Some("slim-0"));
-    assert_eq!(config.listen, [ListenConfig::from(SocketAddr::from(([0; 4], 46357)))]);
+    let [Server { listen, auth: None }] = &config.servers[..] else { panic!("{config:?}") };
+    assert_eq!((listen.endpoint.to_string(), &listen.tls), ("0.0.0.0:46357".to_owned(), &None));
     assert_eq!(config.require_header_mac, None);
     assert_eq!(config.ignored, [""; 0]);
 }
@@ -94,7 +93,7 @@ services:
     assert_eq!(config.drain_timeout, Some(Duration::from_millis(1500)));
     assert_eq!(config.node_id.as_deref(), Some("from-file"));
     assert_eq!(
-        config.listen.iter().map(|listen| listen.endpoint.to_string()).collect::<Vec<_>>(),
+        config.servers.iter().map(|server| server.listen.endpoint.to_string()).collect::<Vec<_>>(),
         ["127.0.0.1:1234", "[::1]:9"]
     );
     assert_eq!(config.require_header_mac, Some(false), "the first entry rules");
@@ -138,8 +137,8 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
 fn what_is_not_supported_is_refused_and_not_ignored() {
     for (text, path) in [
         (
-            server("{ endpoint: '0.0.0.0:1', tls: { insecure: true }, auth: { type: basic } }"),
-            "dataplane.servers[0].auth: auth",
+            server("{ endpoint: '0.0.0.0:1', tls: { insecure: true }, auth: { type: spire } }"),
+            "dataplane.servers[0].auth.type: \"spire\"",
         ),
         (service("peers: { topology: full_mesh }"), "peers: peer links"),
         (service("controller: { clients: [ {} ] }"), "controller.clients: the control plane"),
@@ -262,7 +261,7 @@ fn limits_are_read() {
 /// What a server entry with these keys under `tls` speaks.
 fn tls(keys: &str) -> Option<ServerTls> {
     let mut config = parsed(&server(&format!("{{ endpoint: '0.0.0.0:1', tls: {{ {keys} }} }}")));
-    config.listen.remove(0).tls
+    config.servers.remove(0).listen.tls
 }
 
 fn files() -> ServerTls {
@@ -304,11 +303,11 @@ fn tls_is_read_in_both_spellings() {
 
 #[test]
 fn a_unix_socket_needs_no_word_about_tls() {
-    let listen =
-        |tls: &str| parsed(&server(&format!("{{ endpoint: 'unix:///run/s'{tls} }}"))).listen;
     for tls in ["", ", tls: { insecure: true }"] {
-        let expected = ListenConfig { endpoint: Endpoint::Unix("/run/s".into()), tls: None };
-        assert_eq!(listen(tls), [expected]);
+        let config = parsed(&server(&format!("{{ endpoint: 'unix:///run/s'{tls} }}")));
+        let [Server { listen, .. }] = &config.servers[..] else { panic!("{config:?}") };
+        assert_eq!(listen.endpoint, Endpoint::Unix("/run/s".into()));
+        assert_eq!(listen.tls, None);
     }
     let wrong = error(&server("{ endpoint: 'unix:///run/s', tls: { cert_file: a, key_file: b } }"));
     assert!(wrong.contains("servers[0].tls: a Unix socket has no TLS"), "{wrong}");
@@ -339,4 +338,136 @@ fn who_does_not_say_insecure_needs_a_certificate() {
     }
     let missing = error(&server("{ endpoint: '0.0.0.0:1' }"));
     assert!(missing.contains("tls: a certificate is missing"), "{missing}");
+}
+
+/// A server entry with these keys under `auth`.
+fn with_auth(keys: &str) -> String {
+    server(&format!("{{ endpoint: '0.0.0.0:1', tls: {{ insecure: true }}, auth: {{ {keys} }} }}"))
+}
+
+fn auth(keys: &str) -> AuthConfig {
+    parsed(&with_auth(keys)).servers.remove(0).auth.unwrap()
+}
+
+#[test]
+fn users_are_read() {
+    for keys in [
+        "type: basic, username: alice, password: wonderland",
+        "type: basic, username: alice, password: '${file:/id}'",
+        "type: basic, users: [ { username: alice, password: a }, { username: bob, password: b } ]",
+    ] {
+        let AuthConfig::Basic(users) = auth(keys) else { panic!("{keys}") };
+        let shown = format!("{users:?}");
+        assert!(!shown.contains("wonderland") && !shown.contains("from-file"), "{shown}");
+    }
+    let AuthConfig::Basic(users) = auth(
+        "type: basic, username: alice, password: '${file:/id}', users: [ { username: bob, \
+              password: 'b' } ]",
+    ) else {
+        panic!("no users");
+    };
+    assert_eq!(users.check(Some(&slim_auth::basic("alice", "from-file"))), Ok("alice"));
+    assert_eq!(users.check(Some(&slim_auth::basic("bob", "b"))), Ok("bob"));
+}
+
+#[test]
+fn keys_of_bearers_are_read() {
+    use slim_auth::{Algorithm, JwtVerifierConfig};
+    use slim_identity::{BearerKeys, Issuer, Text};
+
+    let check = |text: &str, expected: BearerKeys, config: JwtVerifierConfig| {
+        let AuthConfig::Bearer { keys, config: found, .. } = auth(text) else { panic!("{text}") };
+        assert_eq!((keys, found), (expected, config), "{text}");
+    };
+    let claims = JwtVerifierConfig {
+        audience: vec!["slim".to_owned(), "other".to_owned()],
+        issuer: Some("https://i".to_owned()),
+        require_issuer: true,
+        require_audience: true,
+        ..JwtVerifierConfig::default()
+    };
+    let file = || Text::File("/k".into());
+    check(
+        "type: jwt, claims: { audience: [slim, other], issuer: 'https://i' }, duration: 1h, \
+         key: { type: decoding, algorithm: ES256, format: pem, key: { file: /k } }",
+        BearerKeys::Pem(Algorithm::Es256, file()),
+        claims.clone(),
+    );
+    check(
+        "type: jwt, key: { type: decoding, format: jwk, key: { file: /k } }",
+        BearerKeys::Jwk(None, file()),
+        JwtVerifierConfig::default(),
+    );
+    check(
+        "type: jwt, key: { type: decoding, algorithm: RS256, format: jwks, key: { data: '{}' } }",
+        BearerKeys::Jwks(Text::Inline("{}".to_owned())),
+        JwtVerifierConfig::default(),
+    );
+    let issuer = BearerKeys::Issuer(Issuer::new("https://i").unwrap());
+    check(
+        "type: jwt, claims: { aud: slim, audiences: other, issuer: 'https://i' }, \
+         key: { type: autoresolve }",
+        issuer.clone(),
+        JwtVerifierConfig {
+            audience: vec!["other".to_owned(), "slim".to_owned()],
+            ..claims.clone()
+        },
+    );
+    check(
+        "type: oidc, issuer_url: 'https://i', audience: [slim, other]",
+        issuer,
+        JwtVerifierConfig { issuer: None, ..claims },
+    );
+    let AuthConfig::Bearer { subject, .. } = auth(
+        "type: jwt, claims: { subject: me }, key: { type: decoding, algorithm: HS256, \
+         format: pem, key: { data: 0123456789abcdef0123456789abcdef } }",
+    ) else {
+        panic!("no bearers");
+    };
+    assert_eq!(subject.as_deref(), Some("me"));
+}
+
+#[test]
+fn what_cannot_prove_anything_is_refused() {
+    for (keys, expected) in [
+        ("", ".type: required: basic, jwt or oidc"),
+        ("type: spire", ".type: \"spire\"; required"),
+        ("type: basic", ": nobody could come in"),
+        ("type: basic, username: a", ".password: required"),
+        ("type: basic, username: a, password: 007", ".password: expected a text; write it in"),
+        ("type: basic, username: a, password: ''", ": user \"a\" has no password"),
+        ("type: basic, username: 'a:b', password: c", ": \"a:b\" is no user"),
+        ("type: basic, users: [ { username: a } ]", ".users[0].password: required"),
+        ("type: basic, username: a, password: b, usr: 1", ".usr: unknown key"),
+        ("type: jwt", ".key.type: required: decoding or autoresolve"),
+        ("type: jwt, key: { type: autoresolve }", ".claims.issuer: required"),
+        (
+            "type: jwt, claims: { issuer: 'http://i' }, key: { type: autoresolve }",
+            ".claims.issuer: issuer http://i: http is for this machine alone",
+        ),
+        ("type: jwt, key: { type: decoding, format: pem }", ".key.key: required"),
+        (
+            "type: jwt, key: { type: decoding, format: pem, key: { file: a } }",
+            ".key.algorithm: required for pem",
+        ),
+        (
+            "type: jwt, key: { type: decoding, algorithm: none, format: pem, key: { file: a } }",
+            ".key.algorithm: ",
+        ),
+        (
+            "type: jwt, claims: { isuer: a }, key: { type: decoding, format: jwks, \
+             key: { file: a } }",
+            ".claims.isuer: unknown key, did you mean issuer?",
+        ),
+        ("type: oidc, issuer_url: 'https://i'", ".audience: required"),
+        ("type: oidc, audience: a", ".issuer_url: required"),
+        (
+            "type: jwt, policy: {a: b}, key: { type: decoding, format: jwks, key: { file: a } }",
+            ".policy: policies over claims are not supported",
+        ),
+    ] {
+        let error = error(&with_auth(keys));
+        let path = "services.slim/0.dataplane.servers[0].auth";
+        assert!(error.starts_with(&format!("{path}{expected}")), "{keys}: {error}");
+    }
 }

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::{End, RawConnection, RawStream, name, ok, publish, subscription, text, within};
-use slim_link::{ClientTls, DialConfig, DialError, Link, Pem, TlsError, dial};
+use slim_link::{Authorization, ClientTls, DialConfig, DialError, Link, Pem, TlsError, dial};
 use slim_proto::{Header, Message, UNICAST};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -342,6 +342,60 @@ async fn a_node_that_knows_its_clients_asks_for_their_certificates() {
     let error = dial_with(running.addrs[0], &certificate).await.unwrap_err();
     assert!(matches!(error, DialError::Tls(TlsError::WantsCertificate)), "{error:?}");
     running.logs("it shows no certificate");
+}
+
+async fn dial_showing(addr: SocketAddr, header: &str) -> Result<Link, DialError> {
+    let header = header.to_owned();
+    let authorization = Some(Authorization::new(move || Ok(header.clone())));
+    let config = DialConfig { authorization, ..DialConfig::default() };
+    within(dial(&addr.to_string().parse().unwrap(), &config)).await
+}
+
+/// A file whose only address wants to know who comes.
+fn with_auth(test: &str, auth: &str) -> ConfigFile {
+    let text = format!(
+        "services: {{ slim/0: {{ dataplane: {{ servers: [ {{ endpoint: '{ANY_PORT}', \
+         tls: {{ insecure: true }}, auth: {{ {auth} }} }} ] }} }} }}"
+    );
+    ConfigFile::new(test, &text)
+}
+
+#[tokio::test]
+async fn a_node_lets_in_whom_its_file_knows() {
+    let password = ConfigFile::new("password", "wonderland\n");
+    let auth = format!("type: basic, username: alice, password: '${{file:{}}}'", password.path());
+    let file = with_auth("basic", &auth);
+    let running = Running::start(&["--config", file.path(), "--log", "trace"], 1);
+    dial_showing(running.addrs[0], &slim_auth::basic("alice", "wonderland")).await.unwrap();
+    let error = dial_showing(running.addrs[0], &slim_auth::basic("alice", "w0nderland")).await;
+    let error = error.unwrap_err();
+    let why = "unknown user or wrong password";
+    assert!(matches!(&error, DialError::Unauthenticated(said) if said == why), "{error:?}");
+    running.signal("TERM");
+    let (status, log) = running.end();
+    assert_eq!(status, Some(0));
+    assert!(log.iter().any(|line| line.contains("not authenticated") && line.contains(why)));
+    assert!(log.iter().any(|line| line.contains("unauthenticated_links: 1")), "{log:?}");
+    let shown = ["wonderland", "w0nderland", &slim_auth::basic("alice", "w0nderland")[6..]];
+    for line in &log {
+        assert!(!shown.iter().any(|secret| line.contains(secret)), "{line}");
+    }
+}
+
+#[test]
+fn what_proves_nothing_is_configuration() {
+    let jwt = "type: jwt, key: { type: decoding, format: jwks, key: { file: /no/such/keys } }";
+    let file = with_auth("no-keys", jwt);
+    for option in ["--check", "--config"] {
+        let (status, stderr) = fails(&[option, file.path()]);
+        assert_eq!(status, Some(2), "{stderr}");
+        assert!(stderr.contains("/no/such/keys: No such file"), "{stderr}");
+    }
+    // An option must not open what the file closes.
+    let file = with_auth("closed", "type: basic, username: a, password: b");
+    let (status, stderr) = fails(&["--config", file.path(), "--listen", ANY_PORT]);
+    assert_eq!(status, Some(2), "{stderr}");
+    assert!(stderr.contains("nothing of that is for addresses of --listen"), "{stderr}");
 }
 
 #[test]
