@@ -21,11 +21,11 @@ use tracing::{debug, warn};
 
 use crate::admission::{AcceptCounters, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_NEWCOMERS, Door};
 use crate::budget::{Budget, DEFAULT_MAX_QUEUED_BYTES};
-use crate::handshake::{self, Negotiated, NegotiationError, Secrets};
+use crate::handshake::{self, Acceptor, Negotiated, NegotiationError, PeerAdmission, Secrets};
 use crate::health::Question;
 use crate::listen::{Connection, Dooms, Incoming, OpenLink, dropped};
 use crate::outbound::{CloseOnDrop, OutboundBody, Queue};
-use crate::reader::{Inbound, MessageReader};
+use crate::reader::{Inbound, MacRule, MessageReader};
 use crate::{
     CloseReason, DEFAULT_QUEUE_BYTES, FrameReader, Health, Listener, LiveLimits, Outbound,
     PIECE_LEN, PeerAddr, Principal, grpc,
@@ -79,6 +79,10 @@ impl Default for Keepalive {
 pub struct AcceptConfig {
     /// Own node id, announced to each peer.
     pub node_id: String,
+    /// Own group of nodes, announced to each peer. Default none.
+    pub deployment_name: String,
+    /// Which nodes may open peer links. Default: none may.
+    pub peers: PeerAdmission,
     /// Whether each message with a header needs a valid MAC. Default true; without
     /// it, peers that offer no key get a link that anybody on the path can write to.
     pub require_header_mac: bool,
@@ -124,6 +128,8 @@ impl Default for AcceptConfig {
     fn default() -> Self {
         Self {
             node_id: format!("node-{}", uuid::Uuid::new_v4()),
+            deployment_name: String::new(),
+            peers: PeerAdmission::default(),
             require_header_mac: true,
             negotiation_timeout: Duration::from_secs(5),
             refusal_pause: Duration::from_secs(1),
@@ -420,13 +426,15 @@ async fn run_link<F, Fut>(
     let closes = CloseOnDrop(Arc::clone(&queue));
     let config = &shared.config;
     let messages = MessageReader::new(inbound, Some(Arc::clone(&queue)));
-    let negotiated = timeout(config.negotiation_timeout, negotiate(config, messages, &queue));
+    let negotiated =
+        timeout(config.negotiation_timeout, negotiate(config, &principals, messages, &queue));
     match negotiated.await {
         Ok(Ok((Negotiated { peer, key }, messages))) => {
             open_link.negotiated();
+            let mac_rule = MacRule::new(config.require_header_mac, peer.connection_type);
             let link = AcceptedLink {
                 info: LinkInfo::new(peer, peer_addr, principals, key.is_some()),
-                frames: FrameReader::new(messages, key.clone(), config.require_header_mac),
+                frames: FrameReader::new(messages, key.clone(), mac_rule),
                 outbound: Outbound::new(Arc::clone(&queue), key),
             };
             let mut listens = shared.listens.clone();
@@ -479,7 +487,7 @@ async fn pause(time: Duration, queue: &Queue, mut listens: watch::Receiver<()>) 
 
 /// Waits until the peer has taken what is queued and the end, for this long at most,
 /// and not for one that takes nothing.
-async fn is_taken(queue: &Queue, linger: Duration) -> bool {
+pub(crate) async fn is_taken(queue: &Queue, linger: Duration) -> bool {
     let until = Instant::now() + linger;
     loop {
         let queued = queue.queued();
@@ -495,13 +503,21 @@ async fn is_taken(queue: &Queue, linger: Duration) -> bool {
 
 async fn negotiate(
     config: &AcceptConfig,
+    principals: &[Principal],
     mut messages: MessageReader,
     queue: &Queue,
 ) -> Result<(Negotiated, MessageReader), NegotiationError> {
     let first = messages.negotiation().await?;
     let secrets = Secrets::generate();
     let require_mac = config.require_header_mac;
-    let (reply, negotiated) = handshake::accept(first, &config.node_id, require_mac, &secrets)?;
+    let own = Acceptor {
+        node_id: &config.node_id,
+        deployment_name: &config.deployment_name,
+        require_mac,
+        peers: &config.peers,
+        principals,
+    };
+    let (reply, negotiated) = handshake::accept(first, &own, &secrets)?;
     // Nothing is queued yet, so it has room, unless the peer is gone again.
     queue.push_control(&Message::Link(reply).encode()).map_err(|_| NegotiationError::Ended)?;
     queue.wake_writer();

@@ -20,18 +20,20 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
+use crate::accept::is_taken;
 use crate::address::unix_path;
 use crate::budget::Budget;
 use crate::handshake::{self, Negotiated, NegotiationError, Secrets};
 use crate::listener::Raw;
-use crate::outbound::{OutboundBody, Queue};
-use crate::reader::{Inbound, MessageReader, with_causes};
+use crate::outbound::{CloseOnDrop, OutboundBody, Queue};
+use crate::reader::{Inbound, MacRule, MessageReader, with_causes};
 use crate::socket::{Doom, Socket};
 use crate::tls::{self, of_io};
 use crate::transport::Transport;
 use crate::{
-    Authorization, ClientTls, DEFAULT_QUEUE_BYTES, FrameReader, LINGER, Link, LinkInfo,
-    LinkReceiver, LinkSender, Outbound, PIECE_LEN, PeerAddr, TlsConfigError, TlsError, grpc,
+    AcceptedLink, Authorization, ClientTls, CloseReason, DEFAULT_QUEUE_BYTES, FrameReader, LINGER,
+    Link, LinkInfo, LinkReceiver, LinkSender, Outbound, PIECE_LEN, PeerAddr, TlsConfigError,
+    TlsError, grpc,
 };
 
 /// What the link may receive before its reader takes it, in bytes, and the same for
@@ -156,6 +158,8 @@ pub struct DialConfig {
     pub link_id: String,
     /// Own node id. Default: `node-` and a new UUID.
     pub node_id: String,
+    /// Own group of nodes, for peers. Default none.
+    pub deployment_name: String,
     /// What kind of link to ask for. Default edge.
     pub connection_type: ConnectionType,
     /// Whether a node that offers no key is refused. Default true; without it, a
@@ -179,6 +183,7 @@ impl Default for DialConfig {
         Self {
             link_id: uuid::Uuid::new_v4().to_string(),
             node_id: format!("node-{}", uuid::Uuid::new_v4()),
+            deployment_name: String::new(),
             connection_type: ConnectionType::Edge,
             require_header_mac: true,
             tls: ClientTls::default(),
@@ -197,6 +202,66 @@ impl Default for DialConfig {
 /// See [`DialError`]; [`DialError::is_unreachable`] tells whether trying again later
 /// is the thing to do, [`DialError::is_lasting`] whether it is of no use.
 pub async fn dial(target: &Target, config: &DialConfig) -> Result<Link, DialError> {
+    let Dialled { link, connection, queue } = establish(target, config, false).await?;
+    Ok(Link {
+        info: link.info,
+        receiver: LinkReceiver::new(link.frames, Arc::clone(&queue), connection),
+        sender: LinkSender::new(link.outbound, queue),
+    })
+}
+
+/// A link that a node has dialled.
+#[derive(Debug)]
+pub struct DialledLink {
+    /// What an accepted link has, too. Its reader ends when the link is closed here.
+    pub link: AcceptedLink,
+    /// The connection that it is on.
+    pub connection: Connection,
+}
+
+/// Dropping this closes the link and ends its connection, which has
+/// [`LINGER`](crate::LINGER) left for what is still to be sent.
+pub struct Connection {
+    closes: CloseOnDrop,
+    _connection: oneshot::Sender<()>,
+}
+
+impl Connection {
+    /// Closes the link, and waits until the peer has taken what is queued, or does not.
+    pub async fn finish(self) {
+        self.closes.0.close(CloseReason::Done);
+        is_taken(&self.closes.0, LINGER).await;
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
+
+/// Like [`dial`] for a node, which passes on frames as they came.
+///
+/// # Errors
+/// As [`dial`].
+pub async fn dial_node(target: &Target, config: &DialConfig) -> Result<DialledLink, DialError> {
+    let Dialled { link, connection, queue } = establish(target, config, true).await?;
+    let connection = Connection { closes: CloseOnDrop(queue), _connection: connection };
+    Ok(DialledLink { link, connection })
+}
+
+struct Dialled {
+    link: AcceptedLink,
+    connection: oneshot::Sender<()>,
+    queue: Arc<Queue>,
+}
+
+/// `ends_here`: whether the reader ends when the link is closed here.
+async fn establish(
+    target: &Target,
+    config: &DialConfig,
+    ends_here: bool,
+) -> Result<Dialled, DialError> {
     let authorization = match config.authorization.clone() {
         None => None,
         Some(authorization) => {
@@ -227,7 +292,7 @@ pub async fn dial(target: &Target, config: &DialConfig) -> Result<Link, DialErro
         .await
         .map_err(|_| DialError::Timeout(DialStage::Open))?
         .map_err(|error| heard.reason().unwrap_or(error))?;
-    let (messages, negotiated) = timeout_at(deadline, negotiate(config, body, &queue))
+    let (messages, negotiated) = timeout_at(deadline, negotiate(config, body, &queue, ends_here))
         .await
         .map_err(|_| DialError::Timeout(DialStage::Negotiate))?
         .map_err(|error| match error {
@@ -239,15 +304,13 @@ pub async fn dial(target: &Target, config: &DialConfig) -> Result<Link, DialErro
         })?;
 
     let Negotiated { peer, key } = negotiated;
-    Ok(Link {
+    let mac_rule = MacRule::new(config.require_header_mac, peer.connection_type);
+    let link = AcceptedLink {
         info: LinkInfo::new(peer, peer_addr, Arc::default(), key.is_some()),
-        receiver: LinkReceiver::new(
-            FrameReader::new(messages, key.clone(), config.require_header_mac),
-            Arc::clone(&queue),
-            connection,
-        ),
-        sender: LinkSender::new(Outbound::new(Arc::clone(&queue), key), queue),
-    })
+        frames: FrameReader::new(messages, key.clone(), mac_rule),
+        outbound: Outbound::new(Arc::clone(&queue), key),
+    };
+    Ok(Dialled { link, connection, queue })
 }
 
 /// Opens a socket.
@@ -396,13 +459,15 @@ async fn negotiate(
     config: &DialConfig,
     body: Incoming,
     queue: &Arc<Queue>,
+    ends_here: bool,
 ) -> Result<(MessageReader, Negotiated), NegotiationError> {
     let secrets = Secrets::generate();
-    let request =
-        handshake::request(&config.link_id, &config.node_id, config.connection_type, &secrets);
+    let DialConfig { link_id, node_id, deployment_name, connection_type, .. } = config;
+    let request = handshake::request(link_id, node_id, deployment_name, *connection_type, &secrets);
     queue.push_control(&Message::Link(request).encode()).map_err(|_| NegotiationError::Ended)?;
     queue.wake_writer();
-    let mut messages = MessageReader::new(Inbound::Response(body), None);
+    let ends_with = ends_here.then(|| Arc::clone(queue));
+    let mut messages = MessageReader::new(Inbound::Response(body), ends_with);
     let answer = messages.negotiation().await?;
     let negotiated =
         handshake::finish(answer, &config.link_id, config.require_header_mac, &secrets)?;

@@ -13,9 +13,9 @@ use slim_proto::{ConnectionType, Frame, LinkNegotiation};
 use zeroize::Zeroizing;
 
 use crate::grpc;
-use crate::handshake::{self, Negotiated, Secrets};
+use crate::handshake::{self, Acceptor, Negotiated, PeerAdmission, Secrets};
 use crate::mac::LinkKey;
-use crate::reader::{Inbound, MessageReader};
+use crate::reader::{Inbound, MacRule, MessageReader};
 use crate::{Drops, FrameReader, LinkEnd, NegotiationError};
 
 /// The link that [`dial`] asks for.
@@ -38,7 +38,7 @@ pub struct Established {
 
 /// The request of a dialler.
 pub fn request() -> LinkNegotiation {
-    handshake::request(LINK_ID, "dialler", ConnectionType::Edge, &dialler())
+    handshake::request(LINK_ID, "dialler", "", ConnectionType::Edge, &dialler())
 }
 
 /// A message with the bytes in front that gRPC wants.
@@ -56,9 +56,17 @@ pub fn accept(
 ) -> Result<Established, NegotiationError> {
     let (chunks, mut messages) = stream(chunks);
     let first = finish(messages.negotiation())?;
-    let (reply, Negotiated { peer, key }) =
-        handshake::accept(first, "acceptor", require_mac, &acceptor())?;
-    let reader = FrameReader::new(messages, key.clone(), require_mac);
+    let peers = PeerAdmission::new(|_, _| Ok(()));
+    let own = Acceptor {
+        node_id: "acceptor",
+        deployment_name: "",
+        require_mac,
+        peers: &peers,
+        principals: &[],
+    };
+    let (reply, Negotiated { peer, key }) = handshake::accept(first, &own, &acceptor())?;
+    let reader =
+        FrameReader::new(messages, key.clone(), MacRule::new(require_mac, peer.connection_type));
     Ok(Established { peer, reply: Some(reply), key, reader, chunks })
 }
 
@@ -73,7 +81,8 @@ pub fn dial(
     let (chunks, mut messages) = stream(chunks);
     let answer = finish(messages.negotiation())?;
     let Negotiated { peer, key } = handshake::finish(answer, LINK_ID, require_mac, &dialler())?;
-    let reader = FrameReader::new(messages, key.clone(), require_mac);
+    let reader =
+        FrameReader::new(messages, key.clone(), MacRule::new(require_mac, peer.connection_type));
     Ok(Established { peer, reply: None, key, reader, chunks })
 }
 

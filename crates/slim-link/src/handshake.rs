@@ -7,6 +7,9 @@
 //! the peer is: that is the business of the transport and of the applications'
 //! identities. It proves that later messages come from whoever negotiated.
 
+use std::fmt;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use ml_kem::MlKem768;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -14,6 +17,7 @@ use slim_proto::{ConnectionType, LinkNegotiation, Message, SLIM_VERSION};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
+use crate::Principal;
 use crate::mac::LinkKey;
 
 /// Longest accepted link id, node id, deployment name and version, in bytes. Each
@@ -67,10 +71,56 @@ pub(crate) struct Negotiated {
     pub(crate) key: Option<LinkKey>,
 }
 
+/// Whether a node may open a peer link, which is trusted with all names. Default: none
+/// may.
+#[derive(Clone, Default)]
+pub struct PeerAdmission(Option<Arc<Admit>>);
+
+type Admit = dyn Fn(&LinkNegotiation, &[Principal]) -> Result<(), String> + Send + Sync;
+
+impl PeerAdmission {
+    /// Asks this, each time, with what the dialler says and whom the transport has
+    /// verified. What it says against a peer, the peer is told.
+    pub fn new(
+        admit: impl Fn(&LinkNegotiation, &[Principal]) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Some(Arc::new(admit)))
+    }
+
+    fn check(
+        &self,
+        peer: &LinkNegotiation,
+        principals: &[Principal],
+    ) -> Result<(), NegotiationError> {
+        match &self.0 {
+            Some(admit) => admit(peer, principals),
+            None => Err("this node has no peers".to_owned()),
+        }
+        .map_err(NegotiationError::PeerRefused)
+    }
+}
+
+impl fmt::Debug for PeerAdmission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "PeerAdmission(asks)" } else { "PeerAdmission(none)" })
+    }
+}
+
+/// What an acceptor says of itself, and asks for.
+pub(crate) struct Acceptor<'a> {
+    pub(crate) node_id: &'a str,
+    pub(crate) deployment_name: &'a str,
+    pub(crate) require_mac: bool,
+    pub(crate) peers: &'a PeerAdmission,
+    /// Whom the transport has verified at the other end.
+    pub(crate) principals: &'a [Principal],
+}
+
 /// The request that a dialler sends first.
 pub(crate) fn request(
     link_id: &str,
     node_id: &str,
+    deployment_name: &str,
     connection_type: ConnectionType,
     secrets: &Secrets,
 ) -> LinkNegotiation {
@@ -81,7 +131,7 @@ pub(crate) fn request(
         ecdh_public_key: secrets.public(),
         connection_type,
         node_id: node_id.to_owned(),
-        deployment_name: String::new(),
+        deployment_name: deployment_name.to_owned(),
         kem_payload: None,
     }
 }
@@ -89,10 +139,10 @@ pub(crate) fn request(
 /// What an acceptor makes of the first message, and its reply.
 pub(crate) fn accept(
     first: Message,
-    node_id: &str,
-    require_mac: bool,
+    own: &Acceptor<'_>,
     secrets: &Secrets,
 ) -> Result<(LinkNegotiation, Negotiated), NegotiationError> {
+    let require_mac = own.require_mac;
     let peer = negotiation(first, false)?;
     if require_mac && peer.ecdh_public_key.len() != 32 {
         return Err(NegotiationError::KeyLength(peer.ecdh_public_key.len()));
@@ -101,7 +151,7 @@ pub(crate) fn accept(
         return Err(NegotiationError::NoLinkId);
     }
     if peer.connection_type == ConnectionType::Peer {
-        return Err(NegotiationError::PeerLink);
+        own.peers.check(&peer, own.principals)?;
     }
     let (key, kem_payload) = match acceptor_key(&peer, secrets) {
         Some((key, ciphertext)) => (Some(key), ciphertext),
@@ -115,8 +165,8 @@ pub(crate) fn accept(
         ecdh_public_key: key.as_ref().map(|_| secrets.public()).unwrap_or_default(),
         // The dialler adopts what it reads here.
         connection_type: peer.connection_type,
-        node_id: node_id.to_owned(),
-        deployment_name: String::new(),
+        node_id: own.node_id.to_owned(),
+        deployment_name: own.deployment_name.to_owned(),
         kem_payload,
     };
     Ok((reply, Negotiated { peer, key }))
@@ -224,9 +274,9 @@ pub enum NegotiationError {
     /// The peer's keys are not usable.
     #[error("key exchange failed")]
     KeyExchange,
-    /// Replicas carry no MAC; such links are not accepted.
-    #[error("peer links are not supported")]
-    PeerLink,
+    /// Why this node is no peer here.
+    #[error("peer link refused: {0}")]
+    PeerRefused(String),
 }
 
 #[cfg(test)]

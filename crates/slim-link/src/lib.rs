@@ -10,9 +10,9 @@
 //! - A node [`serve`]s [`Listener`]s and is handed an [`AcceptedLink`] per negotiated
 //!   link: a [`FrameReader`] of verified frames and an [`Outbound`] queue that takes
 //!   frames without waiting.
-//!
-//! Links between replicas ([`ConnectionType::Peer`](slim_proto::ConnectionType::Peer))
-//! carry no MAC and are refused.
+//! - A node that has peers opens links to them with [`dial_node`], and
+//!   [`PeerAdmission`] says whose it accepts. Their frames are taken without looking
+//!   at the MAC: other nodes pass on the MAC of another link there.
 //!
 //! The negotiation and the MAC are pure functions; everything that knows gRPC,
 //! HTTP/2 or sockets is in this crate and hidden by it.
@@ -46,8 +46,10 @@ pub use admission::{
     AcceptCounters, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_NEWCOMERS, NEWCOMER_GRACE,
 };
 pub use budget::{DEFAULT_MAX_QUEUED_BYTES, QUEUE_SHARE};
-pub use dial::{DialConfig, DialError, DialStage, Target, TargetError, dial};
-pub use handshake::{MAX_ID_LEN, NegotiationError};
+pub use dial::{
+    Connection, DialConfig, DialError, DialStage, DialledLink, Target, TargetError, dial, dial_node,
+};
+pub use handshake::{MAX_ID_LEN, NegotiationError, PeerAdmission};
 pub use health::Health;
 pub use limits::LiveLimits;
 pub use link::{Link, LinkReceiver, LinkSender, SendError};
@@ -56,7 +58,7 @@ pub use outbound::{
     CONTROL_QUEUE_BYTES, CloseReason, DEFAULT_QUEUE_BYTES, Outbound, PIECE_LEN, PushError, Shed,
 };
 pub use principal::{Authenticator, Authorization, Principal, PrincipalError};
-pub use reader::{Drops, FrameReader, LinkEnd, MAX_BATCH_BYTES, MAX_BATCH_FRAMES};
+pub use reader::{Drops, FrameReader, LinkEnd, MAX_BATCH_BYTES, MAX_BATCH_FRAMES, with_causes};
 pub use tls::{
     ClientTls, DEFAULT_RELOAD_INTERVAL, KeyPair, Pem, ServerTls, TlsConfigError, TlsError,
     TlsVersion,

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::Body as _;
 use hyper::body::Incoming;
-use slim_proto::{Frame, LastHeader, Message, RoutedFrame};
+use slim_proto::{ConnectionType, Frame, LastHeader, Message, RoutedFrame};
 use tokio::task::consume_budget;
 use tonic::Code;
 
@@ -29,12 +29,32 @@ pub const MAX_BATCH_BYTES: usize = 256 * 1024;
 pub struct FrameReader {
     messages: MessageReader,
     key: Option<LinkKey>,
-    /// Whether there is nothing without a MAC.
-    require_mac: bool,
+    mac_rule: MacRule,
     drops: Drops,
     last_header: LastHeader,
     /// Whether the publish with `last_header` passed.
     last_passes: bool,
+}
+
+/// What the MACs of a link are good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MacRule {
+    /// There is nothing without one.
+    Required,
+    /// Where the peer has given a key.
+    IfKeyed,
+    /// Peers pass on the MAC of another link, so it says nothing.
+    Unread,
+}
+
+impl MacRule {
+    pub(crate) fn new(require_mac: bool, connection_type: ConnectionType) -> Self {
+        match (connection_type, require_mac) {
+            (ConnectionType::Peer, _) => Self::Unread,
+            (ConnectionType::Edge | ConnectionType::Remote, true) => Self::Required,
+            (ConnectionType::Edge | ConnectionType::Remote, false) => Self::IfKeyed,
+        }
+    }
 }
 
 /// What a reader has dropped since the link began. The link goes on after each.
@@ -52,13 +72,13 @@ impl FrameReader {
     pub(crate) fn new(
         mut messages: MessageReader,
         key: Option<LinkKey>,
-        require_mac: bool,
+        mac_rule: MacRule,
     ) -> Self {
         messages.deframer.lift_limit();
         Self {
             messages,
             key,
-            require_mac,
+            mac_rule,
             drops: Drops::default(),
             last_header: LastHeader::default(),
             last_passes: false,
@@ -131,10 +151,15 @@ impl FrameReader {
     /// Whether the frame may have come from the peer, as far as the link can tell.
     /// Where no MAC is required, a subscription may come without one.
     fn passes(&self, frame: &RoutedFrame, is_subscription: bool) -> bool {
+        let required = match self.mac_rule {
+            MacRule::Required => true,
+            MacRule::IfKeyed => false,
+            MacRule::Unread => return true,
+        };
         match (&self.key, frame.mac()) {
-            (Some(_), None) => is_subscription && !self.require_mac,
+            (Some(_), None) => is_subscription && !required,
             (Some(key), Some(_)) => key.verify(frame),
-            (None, mac) => !self.require_mac && (is_subscription || mac.is_none()),
+            (None, mac) => !required && (is_subscription || mac.is_none()),
         }
     }
 
@@ -144,7 +169,7 @@ impl FrameReader {
     }
 
     /// Waits until the link is closed by this side, or its stream is gone. For who
-    /// does not want to read for a while. A dialled link is never found closed.
+    /// does not want to read for a while. An application's link is never found closed.
     /// Cancel safe.
     pub async fn closed(&mut self) {
         match &self.messages.ends_with {
@@ -228,7 +253,7 @@ impl Inbound {
 }
 
 /// The text of an error that is only for people.
-pub(crate) fn with_causes(error: &dyn Error) -> String {
+pub fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -243,7 +268,7 @@ pub(crate) fn with_causes(error: &dyn Error) -> String {
 pub(crate) struct MessageReader {
     body: Inbound,
     deframer: Deframer,
-    /// An accepted link ends for its reader when somebody closes it; a dialled one
+    /// A node's link ends for its reader when somebody closes it; an application's
     /// is read until the node has ended it.
     ends_with: Option<Arc<Queue>>,
     end: Option<LinkEnd>,

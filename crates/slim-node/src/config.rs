@@ -5,15 +5,85 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use slim_link::{
-    AcceptConfig, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_NEWCOMERS, DEFAULT_MAX_QUEUED_BYTES,
-    DEFAULT_QUEUE_BYTES, Keepalive, ListenConfig,
+    AcceptConfig, Authorization, ClientTls, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_NEWCOMERS,
+    DEFAULT_MAX_QUEUED_BYTES, DEFAULT_QUEUE_BYTES, Keepalive, ListenConfig, Principal, Target,
 };
+
+use crate::peers::Topology;
 
 /// Where a node listens if nothing else is said.
 pub const DEFAULT_PORT: u16 = 46357;
 
 /// Subscriptions that one link may have by default: 10 MB.
 pub const DEFAULT_MAX_SUBSCRIPTIONS: usize = 1 << 16;
+
+/// Names that one peer may announce by default: some 500 MB.
+pub const DEFAULT_MAX_NAMES_PER_PEER: usize = 1 << 20;
+
+/// How a node is joined to others: what applications subscribe to at one of them can be
+/// reached at all.
+#[derive(Clone, Debug)]
+pub struct PeersConfig {
+    /// Who passes on what. All nodes have to agree on it. Default full mesh.
+    pub topology: Topology,
+    /// Group of nodes; one that says another is refused. Default none, which refuses
+    /// nobody.
+    pub domain_name: String,
+    /// The other nodes. Oneself among them is skipped.
+    pub peers: Vec<PeerConfig>,
+    /// When a peer is dialled again.
+    pub backoff: Backoff,
+    /// Names that one peer may announce; each takes some 500 bytes. Default
+    /// [`DEFAULT_MAX_NAMES_PER_PEER`]. Further ones are answered with an error.
+    pub max_names_per_peer: usize,
+}
+
+impl Default for PeersConfig {
+    fn default() -> Self {
+        Self {
+            topology: Topology::default(),
+            domain_name: String::new(),
+            peers: Vec::new(),
+            backoff: Backoff::default(),
+            max_names_per_peer: DEFAULT_MAX_NAMES_PER_PEER,
+        }
+    }
+}
+
+/// Another node. It is trusted with all names.
+#[derive(Clone, Debug, Default)]
+pub struct PeerConfig {
+    /// Its id. Without one, whoever answers at `target` is the peer, and it cannot dial
+    /// this node.
+    pub node_id: Option<String>,
+    /// Where it listens. Without one it has to dial. In a full mesh, the node with the
+    /// smaller id dials, so the other one needs none.
+    pub target: Option<Target>,
+    /// TLS, where the target's address asks for it.
+    pub tls: ClientTls,
+    /// What is shown when it is dialled, if its node wants to see a password or a token.
+    pub authorization: Option<Authorization>,
+    /// Who it has to be when it dials. Default: where the transport verifies who opens
+    /// a link, one of whom it finds has to have the peer's id as its name; where it does
+    /// not, the id is believed.
+    pub principal: Option<Principal>,
+}
+
+/// When something is tried again: after `first`, then after twice as long each time, up
+/// to `most`; a random part of up to half of it is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// Default 200 ms.
+    pub first: Duration,
+    /// Default 30 s. Also the time after a refusal.
+    pub most: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { first: Duration::from_millis(200), most: Duration::from_secs(30) }
+    }
+}
 
 /// How a node is run. The defaults are the safe ones.
 #[derive(Clone, Debug)]
@@ -25,8 +95,11 @@ pub struct NodeConfig {
     /// Whoever reaches this address sees all names and addresses, so it should be one
     /// that only this machine reaches. Default none; port 0 picks one.
     pub admin: Option<SocketAddr>,
-    /// Own id, announced to each peer. Default: `node-` and a new UUID.
+    /// Own id, announced at the other end of each link. Default: `node-` and a new UUID.
     pub node_id: String,
+    /// Other nodes that this one is joined to. Default none, and nobody can open a peer
+    /// link then.
+    pub peers: Option<PeersConfig>,
     /// Whether each message with a header needs a valid MAC. Default true; without
     /// it, a peer that offers no key gets a link that anybody on the path can write
     /// to.
@@ -81,6 +154,7 @@ impl Default for NodeConfig {
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)).into()],
             admin: None,
             node_id: accept.node_id,
+            peers: None,
             require_header_mac: true,
             negotiation_timeout: Duration::from_secs(5),
             max_connections: DEFAULT_MAX_CONNECTIONS,

@@ -15,15 +15,20 @@
 //! # }
 //! ```
 //!
-//! Decisions are in [`table`](RouteTable) and `router`, which do no IO; `server`
-//! carries them out.
+//! Decisions are in [`table`](RouteTable), `router` and `peers`, which do no IO; `server`
+//! carries them out. [`NodeConfig::peers`] joins nodes, so that applications of one reach
+//! those of the others.
 
 mod admin;
 mod auth;
 mod config;
+mod dialler;
 mod limits;
 mod links;
+mod mesh;
 mod metrics;
+mod peering;
+mod peers;
 mod rate;
 mod router;
 mod server;
@@ -32,13 +37,17 @@ mod table;
 mod view;
 
 pub use auth::LinkAuth;
-pub use config::{DEFAULT_MAX_SUBSCRIPTIONS, DEFAULT_PORT, NodeConfig};
+pub use config::{
+    Backoff, DEFAULT_MAX_NAMES_PER_PEER, DEFAULT_MAX_SUBSCRIPTIONS, DEFAULT_PORT, NodeConfig,
+    PeerConfig, PeersConfig,
+};
 pub use limits::NodeLimits;
 pub use metrics::{Dropped, Metrics, MetricsSnapshot};
+pub use peers::Topology;
 pub use server::{BindError, Node};
 pub use slim_link::{
-    Authenticator, Certificates, DEFAULT_RELOAD_INTERVAL, Endpoint, EndpointError, Keepalive,
-    KeyPair, ListenConfig, ListenError, Pem, Principal, PrincipalError, ServerTls, TlsConfigError,
-    TlsVersion,
+    Authenticator, Authorization, Certificates, ClientTls, DEFAULT_RELOAD_INTERVAL, Endpoint,
+    EndpointError, Keepalive, KeyPair, ListenConfig, ListenError, Pem, Principal, PrincipalError,
+    ServerTls, Target, TargetError, TlsConfigError, TlsVersion,
 };
 pub use table::{LinkRoutes, RoutePlace, RouteTable, SubscriptionError};

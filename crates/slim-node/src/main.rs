@@ -353,6 +353,7 @@ fn node_config(file: FileConfig) -> NodeConfig {
         listen: Vec::new(),
         admin: file.admin,
         node_id: file.node_id.unwrap_or(default.node_id),
+        peers: None,
         require_header_mac: file.require_header_mac.unwrap_or(default.require_header_mac),
         negotiation_timeout: file.negotiation_timeout.unwrap_or(default.negotiation_timeout),
         keepalive: file.keepalive,

@@ -8,11 +8,12 @@ use slim_link::AcceptCounters;
 
 use crate::RouteTable;
 use crate::links::Links;
+use crate::mesh::Mesh;
 use crate::subscriber::Subscriber;
 
 /// All counters at one moment, roughly: they are read one after the other. Those
-/// of the moment are `connections`, `unnegotiated_connections`, `links` and
-/// `subscriptions`; the others only grow.
+/// of the moment are `connections`, `unnegotiated_connections`, `links`, `subscriptions`,
+/// `peers` and `peer_names`; the others only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MetricsSnapshot {
@@ -35,8 +36,16 @@ pub struct MetricsSnapshot {
     pub links: u64,
     /// Links that there have been, those that are up included.
     pub opened_links: u64,
-    /// Pairs of a link and a name that it has subscribed to.
+    /// Pairs of a link and a name that it has subscribed to, or that a peer leads to.
     pub subscriptions: u64,
+    /// Those of the links that lead to peers.
+    pub peers: u64,
+    /// Pairs of a peer and something that it has announced.
+    pub peer_names: u64,
+    /// How often a peer could not be reached, or is not the right one.
+    pub failed_dials: u64,
+    /// What peers were told and did not acknowledge in time.
+    pub unacknowledged: u64,
     /// Subscriptions that were refused because the link has too many, and
     /// unsubscriptions of what it has not.
     pub refused_subscriptions: u64,
@@ -89,6 +98,8 @@ pub(crate) enum Counter {
     ShedLinks,
     RefusedSubscriptions,
     Throttled,
+    FailedDials,
+    Unacknowledged,
     Malformed,
     BadMac,
     Unexpected,
@@ -104,19 +115,25 @@ const COUNTERS: usize = Counter::Shed as usize + 1;
 /// The node's counters.
 pub struct Metrics {
     table: Arc<RouteTable<Subscriber>>,
+    mesh: Option<Arc<Mesh<Subscriber>>>,
     accepted: Arc<AcceptCounters>,
     links: Arc<Links>,
     counters: [AtomicU64; COUNTERS],
 }
 
 impl Metrics {
-    pub(crate) fn new(table: Arc<RouteTable<Subscriber>>, links: Arc<Links>) -> Self {
+    pub(crate) fn new(
+        table: Arc<RouteTable<Subscriber>>,
+        links: Arc<Links>,
+        mesh: Option<Arc<Mesh<Subscriber>>>,
+    ) -> Self {
         let (accepted, counters) = Default::default();
-        Self { table, accepted, links, counters }
+        Self { table, mesh, accepted, links, counters }
     }
 
     /// Reads all counters.
     pub fn snapshot(&self) -> MetricsSnapshot {
+        let (peers, peer_names) = self.mesh.as_ref().map_or((0, 0), |mesh| mesh.size());
         let read = |counter: Counter| self.counters[counter as usize].load(Ordering::Relaxed);
         MetricsSnapshot {
             connections: self.accepted.connections(),
@@ -130,6 +147,10 @@ impl Metrics {
             links: self.links.count() as u64,
             opened_links: self.links.ever(),
             subscriptions: self.table.subscriptions() as u64,
+            peers: peers as u64,
+            peer_names: peer_names as u64,
+            failed_dials: read(Counter::FailedDials),
+            unacknowledged: read(Counter::Unacknowledged),
             received: read(Counter::Received),
             received_bytes: read(Counter::ReceivedBytes),
             delivered: read(Counter::Delivered),

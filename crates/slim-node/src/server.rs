@@ -20,21 +20,25 @@ use futures_util::future::join_all;
 use indexmap::IndexMap;
 use slim_link::{
     AcceptConfig, AcceptedLink, Certificates, Drops, Endpoint, FrameReader, LinkEnd, ListenError,
-    Listener, Principal, PushError,
+    Listener, PeerAdmission, Principal, PushError,
 };
-use slim_proto::{Frame, Message, RoutedFrame, SubscriptionAck};
-use tokio::task::yield_now;
-use tokio::time::{Instant, timeout_at};
+use slim_proto::{ConnectionType, Frame, Message, RoutedFrame, SubscriptionAck};
+use tokio::sync::watch;
+use tokio::task::{JoinSet, yield_now};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{Instrument, debug, info, info_span, trace};
 
 use crate::admin::Admin;
+use crate::dialler::Dialler;
 use crate::links::Links;
+use crate::mesh::{Side, Target};
 use crate::metrics::{Counter, Metrics, Tally};
+use crate::peering::{self, Peering};
 use crate::rate::Rate;
-use crate::router::{Routed, route};
+use crate::router::{Routed, Subscriptions, route};
 use crate::subscriber::{About, Full, Subscriber};
 use crate::view::View;
-use crate::{LinkRoutes, NodeConfig, NodeLimits, RouteTable};
+use crate::{NodeConfig, NodeLimits, RouteTable};
 
 /// Copies that a task queues before it wakes the writers and lets other tasks run:
 /// some ten milliseconds of work. Fewer make more, smaller writes of it; with 128
@@ -111,8 +115,15 @@ impl Node {
         };
         let table = Arc::new(RouteTable::new());
         let links = Arc::new(Links::default());
+        let mesh = config.peers.as_ref().map(|peers| Arc::new(peering::mesh(peers, &table)));
+        let metrics = Metrics::new(Arc::clone(&table), Arc::clone(&links), mesh.clone());
+        let metrics = Arc::new(metrics);
+        let peering = config.peers.as_ref().zip(mesh).map(|(peers, mesh)| {
+            Arc::new(Peering::new(&config.node_id, peers, mesh, Arc::clone(&metrics)))
+        });
         let shared = Shared {
-            metrics: Arc::new(Metrics::new(Arc::clone(&table), Arc::clone(&links))),
+            metrics,
+            peering,
             table,
             turns: AtomicU64::new(0),
             links,
@@ -161,12 +172,8 @@ impl Node {
     /// # Errors
     /// If the server ends before `shutdown`.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> io::Result<()> {
-        let shared = self.shared;
-        let accept = AcceptConfig {
-            counters: shared.metrics.accepted(),
-            limits: Arc::clone(shared.limits.accept()),
-            ..self.config.accept()
-        };
+        let Self { shared, config, listeners, admin, .. } = self;
+        let accept = shared.accept(&config);
         let view = View {
             metrics: Arc::clone(&shared.metrics),
             table: Arc::clone(&shared.table),
@@ -174,9 +181,25 @@ impl Node {
             health: Arc::clone(&accept.health),
             limits: shared.limits.clone(),
         };
-        let on_link = move |link: AcceptedLink| Arc::clone(&shared).serve(link);
-        let serving = slim_link::serve(self.listeners, accept, on_link, shutdown);
-        let Some(admin) = self.admin else {
+        let (stop, stopping) = watch::channel(false);
+        let mut diallers = JoinSet::new();
+        for dialler in shared.diallers(&config) {
+            diallers.spawn(dialler.run(stopping.clone()));
+        }
+        let shutdown = async {
+            shutdown.await;
+            stop.send_replace(true);
+        };
+        let on_link = move |link: AcceptedLink| Arc::clone(&shared).serve(link, false);
+        let serving = async {
+            let result = slim_link::serve(listeners, accept, on_link, shutdown).await;
+            stop.send_replace(true);
+            // They have begun to end when the others did.
+            let ended = async { while diallers.join_next().await.is_some() {} };
+            timeout(config.drain_timeout, ended).await.unwrap_or(());
+            result
+        };
+        let Some(admin) = admin else {
             return serving.await;
         };
         // To the end: who asks while the node drains is told that it does.
@@ -189,9 +212,10 @@ impl Node {
 
 /// What the links' tasks share.
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     table: Arc<RouteTable<Subscriber>>,
     metrics: Arc<Metrics>,
+    peering: Option<Arc<Peering>>,
     /// Numbers turns; see [`Subscriber::touch`]. 0 is none.
     turns: AtomicU64,
     links: Arc<Links>,
@@ -213,12 +237,43 @@ impl fmt::Display for Principals<'_> {
 }
 
 impl Shared {
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    fn accept(&self, config: &NodeConfig) -> AcceptConfig {
+        let accept = AcceptConfig {
+            counters: self.metrics.accepted(),
+            limits: Arc::clone(self.limits.accept()),
+            ..config.accept()
+        };
+        let Some(peering) = self.peering.clone() else { return accept };
+        AcceptConfig {
+            deployment_name: peering.group().to_owned(),
+            peers: PeerAdmission::new(move |peer, principals| peering.admit(peer, principals)),
+            ..accept
+        }
+    }
+
+    fn diallers(self: &Arc<Self>, config: &NodeConfig) -> Vec<Dialler> {
+        let (Some(peering), Some(peers)) = (&self.peering, &config.peers) else {
+            return Vec::new();
+        };
+        let dialler = |peer| Dialler::new(self, peering, config, peer, peers.backoff);
+        peers.peers.iter().filter_map(dialler).collect()
+    }
+
     /// Not an `async fn`, whose future would keep room for all of `link` besides what is
     /// made of it: a node has many links.
-    fn serve(self: Arc<Self>, link: AcceptedLink) -> impl Future<Output = ()> + Send {
+    pub(crate) fn serve(
+        self: Arc<Self>,
+        link: AcceptedLink,
+        is_dialled: bool,
+    ) -> impl Future<Output = ()> + Send {
         let AcceptedLink { info, frames, outbound } = link;
         let number = self.links.number();
         let span = info_span!("link", number, peer = %info.peer_addr);
+        let is_peer = info.connection_type == ConnectionType::Peer;
         span.in_scope(|| {
             info!(
                 node_id = info.node_id,
@@ -229,12 +284,34 @@ impl Shared {
                 "link up"
             );
         });
-        let link = Subscriber::new(outbound, About { number, info, since: SystemTime::now() });
-        let mut task = Box::new(LinkTask::new(Arc::clone(&self), frames, link));
-        let shown = self.links.enter(task.routes.link());
+        let about = About { number, info, since: SystemTime::now() };
+        let peer = self.peering.as_ref().filter(|_| is_peer);
+        let (side, membership) = match peer {
+            Some(peering) => peering.join(about, outbound, is_dialled).unzip(),
+            None => {
+                let link = Arc::new(Subscriber::new(outbound, about));
+                let routes = self.table.attach(link, 0);
+                let mesh = self.peering.as_ref().map(|peering| Arc::clone(peering.mesh()));
+                (Some(Side::App { routes, mesh }), None)
+            }
+        };
+        let task = side.map(|side| Box::new(LinkTask::new(Arc::clone(&self), frames, side)));
+        let shown = task.as_ref().map(|task| self.links.enter(task.side.link()));
         let work = async move {
             let _shown = shown;
-            let end = task.run().await;
+            let Some(mut task) = task else {
+                info!("link closed, for there is another one to this peer");
+                return;
+            };
+            let end = match &membership {
+                None => task.run().await,
+                Some(membership) => {
+                    tokio::select! {
+                        end = task.run() => end,
+                        never = membership.announce() => match never {},
+                    }
+                }
+            };
             info!(%end, "link down");
         };
         work.instrument(span)
@@ -245,7 +322,7 @@ impl Shared {
 struct LinkTask {
     shared: Arc<Shared>,
     frames: FrameReader,
-    routes: LinkRoutes<Subscriber>,
+    side: Side<Subscriber>,
     tally: Tally,
     /// What the reader has dropped as far as it is counted.
     drops: Drops,
@@ -266,10 +343,9 @@ struct Turn<'f> {
 }
 
 impl LinkTask {
-    fn new(shared: Arc<Shared>, frames: FrameReader, link: Subscriber) -> Self {
-        let routes = shared.table.attach(Arc::new(link), 0);
+    fn new(shared: Arc<Shared>, frames: FrameReader, side: Side<Subscriber>) -> Self {
         let drops = frames.drops();
-        Self { shared, frames, routes, tally: Tally::default(), drops, rate: None }
+        Self { shared, frames, side, tally: Tally::default(), drops, rate: None }
     }
 
     /// Serves the link until it ends.
@@ -300,7 +376,7 @@ impl LinkTask {
                 None => yield_now().await,
             }
         };
-        while self.routes.release(ROUTES_PER_TURN) {
+        while self.side.release(ROUTES_PER_TURN) {
             yield_now().await;
         }
         end
@@ -309,8 +385,10 @@ impl LinkTask {
     /// They may be others than they were.
     fn follow_limits(&mut self) {
         let limits = &self.shared.limits;
-        self.routes.set_limit(limits.max_subscriptions_per_link());
-        let rate = limits.max_messages_per_second();
+        self.side.set_limit(limits.max_subscriptions_per_link());
+        // What a peer passes on was measured where it came from.
+        let is_peer = self.side.link().peer().is_some();
+        let rate = limits.max_messages_per_second().filter(|_| !is_peer);
         if self.rate.as_ref().map(Rate::per_second) != rate {
             self.rate = rate.map(Rate::new);
         }
@@ -331,7 +409,7 @@ impl LinkTask {
         self.tally.add(Counter::Received, received);
         let bytes = batch.iter().map(|frame| frame.bytes().len()).sum();
         self.tally.add(Counter::ReceivedBytes, bytes);
-        self.routes.link().received().add(received, bytes);
+        self.side.link().received().add(received, bytes);
         received
     }
 
@@ -362,8 +440,8 @@ impl LinkTask {
     #[must_use]
     fn handle_frame<'f>(&mut self, frame: &'f Frame, turn: &mut Turn<'f>) -> Option<Box<Message>> {
         turn.targets.clear();
-        let usable = |link: &Subscriber| !link.outbound().is_closed();
-        match route(frame, &self.shared.table, &mut self.routes, usable, &mut turn.targets) {
+        let mesh = self.shared.peering.as_ref().map(|peering| &**peering.mesh());
+        match route(frame, &self.shared.table, mesh, &mut self.side, &mut turn.targets) {
             Ok(Routed::Done) => self.show(frame),
             Ok(Routed::Answer(ack)) => {
                 if ack.result.is_ok() {
@@ -397,15 +475,12 @@ impl LinkTask {
 
     /// Shows what a subscription has changed.
     fn show(&self, frame: &Frame) {
-        let (names, total) = (self.routes.link().names(), self.routes.len());
-        match frame {
-            Frame::Subscribe(frame) => {
-                names.add(frame.header().destination, total, || frame.destination());
-            }
-            Frame::Unsubscribe(frame) if !self.routes.contains(&frame.header().destination) => {
-                names.remove(frame.header().destination, total);
-            }
-            _ => {}
+        let (Frame::Subscribe(routed) | Frame::Unsubscribe(routed)) = frame else { return };
+        let name = routed.header().destination;
+        let (names, total) = (self.side.link().names(), self.side.names());
+        match self.side.has(&name) {
+            true => names.add(name, total, || routed.destination()),
+            false => names.remove(name, total),
         }
     }
 
@@ -415,7 +490,7 @@ impl LinkTask {
             debug!(subscription_id = ack.subscription_id, %reason, "subscription refused");
             self.tally.add(Counter::RefusedSubscriptions, 1);
         }
-        let (link, ack) = (self.routes.link(), Message::SubscriptionAck(ack));
+        let (link, ack) = (self.side.link(), Message::SubscriptionAck(ack));
         match link.outbound().try_push_control(&ack) {
             Ok(()) if link.touch(turn.number) => turn.touched.push(Arc::clone(link)),
             Ok(()) | Err(PushError::Closed) => {}
@@ -427,8 +502,7 @@ impl LinkTask {
     /// Waits until the peer has read what it was answered before.
     async fn answer_slowly(&mut self, answer: &Message) {
         debug!("waiting for answers to be read");
-        let tally =
-            self.routes.link().answer_slowly(answer, self.shared.limits.grace().period).await;
+        let tally = self.side.link().answer_slowly(answer, self.shared.limits.grace().period).await;
         self.tally.merge(&tally);
     }
 

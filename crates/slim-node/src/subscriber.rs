@@ -8,14 +8,18 @@ use std::time::{Duration, SystemTime};
 
 use slim_link::{CloseReason, LinkInfo, Outbound, PushError};
 use slim_proto::{Message, Outgoing, RoutedFrame};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::links::{Names, Traffic};
+use crate::mesh::Target;
 use crate::metrics::{Counter, Tally};
+use crate::peers::PeerKey;
 
 /// A link that frames can be sent to.
 pub(crate) struct Subscriber {
     outbound: Outbound,
+    peer: Option<Peer>,
     about: About,
     received: Traffic,
     /// What was ever queued.
@@ -51,6 +55,35 @@ pub(crate) enum Condition {
     Closing,
 }
 
+/// What only the link to a peer has.
+struct Peer {
+    key: PeerKey,
+    room_wanted: Notify,
+}
+
+impl Target for Subscriber {
+    fn peer(&self) -> Option<PeerKey> {
+        self.peer.as_ref().map(|peer| peer.key)
+    }
+
+    fn is_usable(&self) -> bool {
+        !self.outbound.is_closed()
+    }
+
+    fn tell(&self, message: &Message) -> bool {
+        // For one that is closed nothing is kept: it will be told again if it comes back.
+        let has_room = self.outbound.try_push_control(message) != Err(PushError::Full);
+        if let (false, Some(peer)) = (has_room, &self.peer) {
+            peer.room_wanted.notify_one();
+        }
+        has_room
+    }
+
+    fn wake(&self) {
+        self.outbound.wake();
+    }
+}
+
 /// How long publishers wait for a subscriber whose queue is full.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Grace {
@@ -62,9 +95,11 @@ pub(crate) struct Grace {
 }
 
 impl Subscriber {
+    /// The link of an application.
     pub(crate) fn new(outbound: Outbound, about: About) -> Self {
         Self {
             outbound,
+            peer: None,
             about,
             received: Traffic::default(),
             delivered: Traffic::default(),
@@ -72,6 +107,20 @@ impl Subscriber {
             patience: Mutex::new(Patience::default()),
             shed: AtomicBool::new(false),
             turn: AtomicU64::new(0),
+        }
+    }
+
+    /// The link to a peer.
+    pub(crate) fn peer(outbound: Outbound, about: About, key: PeerKey) -> Self {
+        let peer = Peer { key, room_wanted: Notify::new() };
+        Self { peer: Some(peer), ..Self::new(outbound, about) }
+    }
+
+    /// Waits until there was no room for something that the peer is to be told.
+    pub(crate) async fn untold(&self) {
+        match &self.peer {
+            Some(peer) => peer.room_wanted.notified().await,
+            None => std::future::pending().await,
         }
     }
 

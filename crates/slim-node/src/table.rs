@@ -201,9 +201,12 @@ impl<T> RouteTable<T> {
         }
     }
 
-    fn remove(&self, entry: EntryRef, link: &Arc<T>) {
-        self.write(entry.shard).remove(entry.index, link, &self.hasher);
+    fn remove(&self, entry: EntryRef, link: &Arc<T>) -> RouteName {
+        let [a, b, c, upper, lower] =
+            self.write(entry.shard).remove(entry.index, link, &self.hasher);
         self.subscriptions.fetch_sub(1, Ordering::Relaxed);
+        let id = NameId(u128::from(upper) << 64 | u128::from(lower));
+        RouteName { components: [a, b, c], id }
     }
 
     // A panic while a shard was locked would be a bug here; the other links
@@ -260,13 +263,15 @@ impl<T> LinkRoutes<T> {
     /// same id changes nothing, except that subscriptions with id 0, which no one
     /// can tell apart, are counted.
     ///
+    /// Says whether it did not get it before.
+    ///
     /// # Errors
     /// [`SubscriptionError::TooMany`] if the link's limit is reached.
     pub fn subscribe(
         &mut self,
         name: &RouteName,
         subscription_id: u64,
-    ) -> Result<(), SubscriptionError> {
+    ) -> Result<bool, SubscriptionError> {
         let place = self.table.locate(name);
         let mut shard = self.table.write(place.shard);
         let known = shard.find(&place).map(|index| EntryRef { shard: place.shard, index });
@@ -275,7 +280,7 @@ impl<T> LinkRoutes<T> {
                 return Err(SubscriptionError::TooMany(self.limit));
             }
             self.records += usize::from(ids.insert(subscription_id));
-            return Ok(());
+            return Ok(false);
         }
         if self.records >= self.limit {
             return Err(SubscriptionError::TooMany(self.limit));
@@ -285,14 +290,14 @@ impl<T> LinkRoutes<T> {
         self.owned.insert(EntryRef { shard: place.shard, index }, Ids::One(subscription_id));
         self.records += 1;
         self.table.subscriptions.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        Ok(true)
     }
 
     /// Withdraws one subscription; the route goes with the last one for the name.
     ///
     /// A client that has reconnected has subscribed again with id 0, but
     /// unsubscribes with the id it first used: where only records with id 0 are
-    /// left, one of them is withdrawn.
+    /// left, one of them is withdrawn. Says whether the route has gone.
     ///
     /// # Errors
     /// If there is no such subscription; nothing has changed.
@@ -300,7 +305,7 @@ impl<T> LinkRoutes<T> {
         &mut self,
         name: &RouteName,
         subscription_id: u64,
-    ) -> Result<(), SubscriptionError> {
+    ) -> Result<bool, SubscriptionError> {
         let place = self.table.locate(name);
         let entry = {
             let shard = self.table.read(place.shard);
@@ -318,7 +323,7 @@ impl<T> LinkRoutes<T> {
             self.owned.remove(&entry);
             self.table.remove(entry, &self.link);
         }
-        Ok(())
+        Ok(removed.last)
     }
 
     /// From now on the link may have so many subscriptions. If it has more, it keeps
@@ -347,8 +352,13 @@ impl<T> LinkRoutes<T> {
     /// Removes up to `at_most` routes, and says whether there are more. Lets the
     /// owner of very many of them pause in between.
     pub fn release(&mut self, at_most: usize) -> bool {
+        self.release_each(at_most, |_| {})
+    }
+
+    /// Like [`Self::release`], and names each that has gone.
+    pub fn release_each(&mut self, at_most: usize, mut gone: impl FnMut(RouteName)) -> bool {
         for (entry, _) in self.owned.extract_if(|_, _| true).take(at_most) {
-            self.table.remove(entry, &self.link);
+            gone(self.table.remove(entry, &self.link));
         }
         !self.owned.is_empty()
     }
@@ -518,8 +528,8 @@ impl<T> Shard<T> {
         index
     }
 
-    /// Removes a link from an entry it is in.
-    fn remove(&mut self, index: u32, link: &Arc<T>, hasher: &RandomState) {
+    /// Removes a link from an entry it is in, and says whose that was.
+    fn remove(&mut self, index: u32, link: &Arc<T>, hasher: &RandomState) -> Key {
         let entry = &mut self.entries[index as usize];
         let key = entry.key;
         let place = Place {
@@ -551,6 +561,7 @@ impl<T> Shard<T> {
             }
             self.entries.remove(index as usize);
         }
+        key
     }
 
     fn replace_prefix(&mut self, place: &Place, old: Prefix, new: Prefix) {

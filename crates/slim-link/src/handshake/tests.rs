@@ -20,7 +20,11 @@ fn acceptor() -> Secrets {
 }
 
 fn asked() -> LinkNegotiation {
-    request(LINK_ID, "node-a", ConnectionType::Edge, &dialler())
+    request(LINK_ID, "node-a", "group", ConnectionType::Edge, &dialler())
+}
+
+fn own(require_mac: bool, peers: &PeerAdmission) -> Acceptor<'_> {
+    Acceptor { node_id: "node-b", deployment_name: "group", require_mac, peers, principals: &[] }
 }
 
 fn accepted(
@@ -29,7 +33,7 @@ fn accepted(
 ) -> Result<(LinkNegotiation, Negotiated), NegotiationError> {
     let mut request = asked();
     spoil(&mut request);
-    accept(Message::Link(request), "node-b", require_mac, &acceptor())
+    accept(Message::Link(request), &own(require_mac, &PeerAdmission::default()), &acceptor())
 }
 
 fn finished(
@@ -93,7 +97,10 @@ fn the_first_message_has_to_be_a_negotiation() {
         Message::SubscriptionAck(SubscriptionAck { subscription_id: 1, result: Ok(()) }),
     ] {
         let error = NegotiationError::NotANegotiation;
-        assert_eq!(accept(other.clone(), "", false, &acceptor()).unwrap_err(), error);
+        assert_eq!(
+            accept(other.clone(), &own(false, &PeerAdmission::default()), &acceptor()).unwrap_err(),
+            error
+        );
         assert_eq!(finish(other, LINK_ID, false, &dialler()).unwrap_err(), error);
     }
 }
@@ -114,9 +121,34 @@ fn what_an_acceptor_refuses() {
     check(|r| r.link_id.clear(), NegotiationError::NoLinkId);
     check(|r| r.link_id = "x".repeat(257), NegotiationError::TooLong("link_id", 257));
     check(|r| r.node_id = "x".repeat(300), NegotiationError::TooLong("node_id", 300));
-    check(|r| r.connection_type = ConnectionType::Peer, NegotiationError::PeerLink);
+    check(
+        |r| r.connection_type = ConnectionType::Peer,
+        NegotiationError::PeerRefused("this node has no peers".to_owned()),
+    );
     // A key of the right length, but with a coefficient that is none.
     check(|r| r.kem_payload = Some(vec![0xff; 1184].into()), NegotiationError::KeyExchange);
+}
+
+#[test]
+fn a_peer_is_admitted_or_told_why_not() {
+    let peers = PeerAdmission::new(|peer, _| match peer.node_id.as_str() {
+        "node-a" => Ok(()),
+        other => Err(format!("{other} is unknown")),
+    });
+    let mut request = asked();
+    request.connection_type = ConnectionType::Peer;
+    let check = |request: &LinkNegotiation| {
+        accept(Message::Link(request.clone()), &own(true, &peers), &acceptor())
+    };
+    let (reply, _) = check(&request).unwrap();
+    assert_eq!(reply.connection_type, ConnectionType::Peer);
+    assert_eq!(
+        (request.deployment_name.as_str(), reply.deployment_name.as_str()),
+        ("group", "group")
+    );
+    request.node_id = "mallory".to_owned();
+    let refused = NegotiationError::PeerRefused("mallory is unknown".to_owned());
+    assert_eq!(check(&request).unwrap_err(), refused);
 }
 
 #[test]

@@ -112,6 +112,18 @@ impl Snapshot {
         );
         text.value(node.refused_subscriptions);
 
+        text.gauge("slim_peers", "Links that lead to other nodes.");
+        text.value(node.peers);
+        text.gauge("slim_peer_names", "Pairs of a peer and something that it has announced.");
+        text.value(node.peer_names);
+        text.counter("slim_peer_dials_failed_total", "How often a peer could not be reached.");
+        text.value(node.failed_dials);
+        text.counter(
+            "slim_peer_unacknowledged_total",
+            "Announcements that peers did not acknowledge in time.",
+        );
+        text.value(node.unacknowledged);
+
         text.counter(
             "slim_received_messages_total",
             "Messages that arrived, dropped ones included.",

@@ -7,6 +7,23 @@ use slim_proto::{
 };
 
 use super::*;
+use crate::peers::PeerKey;
+
+impl Target for &'static str {
+    fn peer(&self) -> Option<PeerKey> {
+        None
+    }
+
+    fn is_usable(&self) -> bool {
+        true
+    }
+
+    fn tell(&self, _: &Message) -> bool {
+        unreachable!("it is no peer")
+    }
+
+    fn wake(&self) {}
+}
 
 /// Two links; the first sends, `from` is its routes.
 struct Net {
@@ -30,7 +47,7 @@ impl Net {
     ) -> Result<(Option<SubscriptionAck>, Vec<&str>), Counter> {
         let frame = Frame::parse(message.encode()).unwrap();
         let mut targets = Vec::new();
-        let routed = route(&frame, &self.table, &mut self.from, |_| true, &mut targets)?;
+        let routed = route(&frame, &self.table, None, &mut self.from, &mut targets)?;
         let answer = match routed {
             Routed::Answer(ack) => Some(ack),
             Routed::Done | Routed::Forward(..) => None,

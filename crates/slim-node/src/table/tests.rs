@@ -290,9 +290,11 @@ struct Model {
 }
 
 impl Model {
-    fn subscribe(&mut self, link: u64, name: RouteName, id: u64) {
+    fn subscribe(&mut self, link: u64, name: RouteName, id: u64) -> bool {
+        let is_new = !self.records.contains_key(&(link, name));
         let count = self.records.entry((link, name)).or_default().entry(id).or_insert(0);
         *count = if id == 0 { *count + 1 } else { 1 };
+        is_new
     }
 
     fn unsubscribe(
@@ -300,7 +302,7 @@ impl Model {
         link: u64,
         name: RouteName,
         id: u64,
-    ) -> Result<(), SubscriptionError> {
+    ) -> Result<bool, SubscriptionError> {
         if !self.records.keys().any(|(_, known)| known.components == name.components) {
             return Err(SubscriptionError::UnknownName);
         }
@@ -316,14 +318,17 @@ impl Model {
         if *count == 0 {
             ids.remove(&id);
         }
-        if ids.is_empty() {
+        let is_gone = ids.is_empty();
+        if is_gone {
             self.records.remove(&(link, name));
         }
-        Ok(())
+        Ok(is_gone)
     }
 
-    fn lose(&mut self, link: u64) {
-        self.records.retain(|(other, _), _| *other != link);
+    /// The names that it had.
+    fn lose(&mut self, link: u64) -> BTreeSet<RouteName> {
+        let lost = self.records.extract_if(.., |(other, _), _| *other == link);
+        lost.map(|((_, name), _)| name).collect()
     }
 
     fn targets(&self, name: RouteName, from: u64) -> BTreeSet<u64> {
@@ -374,16 +379,18 @@ proptest! {
         for step in steps {
             match step {
                 Step::Subscribe(at, name, id) => {
-                    links[at].subscribe(&name, id).unwrap();
-                    model.subscribe(at as u64, name, id);
+                    let is_new = links[at].subscribe(&name, id).unwrap();
+                    prop_assert_eq!(is_new, model.subscribe(at as u64, name, id));
                 }
                 Step::Unsubscribe(at, name, id) => {
                     let result = links[at].unsubscribe(&name, id);
                     prop_assert_eq!(result, model.unsubscribe(at as u64, name, id));
                 }
                 Step::Lose(at) => {
+                    let mut lost = BTreeSet::new();
+                    while links[at].release_each(2, |name| lost.extend([name])) {}
+                    prop_assert_eq!(lost, model.lose(at as u64));
                     links[at] = link(&table, at as u64);
-                    model.lose(at as u64);
                 }
             }
             prop_assert_eq!(table.subscriptions(), model.records.len());

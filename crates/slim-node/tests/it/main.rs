@@ -8,6 +8,7 @@ mod health;
 mod hostile;
 mod limits;
 mod links;
+mod peers;
 #[cfg(unix)]
 mod program;
 mod routing;

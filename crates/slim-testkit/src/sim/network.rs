@@ -87,7 +87,7 @@ impl Node {
                 return Err("an engine sends what is the link's or the node's".to_owned());
             }
         };
-        let result = result.map_err(|error| error.to_string());
+        let result = result.map(drop).map_err(|error| error.to_string());
         let ack = Message::SubscriptionAck(SubscriptionAck { subscription_id, result });
         Ok(vec![(from, ack.encode())])
     }
