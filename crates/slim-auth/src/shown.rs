@@ -50,6 +50,9 @@ impl Shown {
             list.push_str(separator);
             list.push_str(&Self::new(text).0);
         }
+        if list.is_empty() {
+            list.push_str("\"\"");
+        }
         Self(list.into())
     }
 }
@@ -105,7 +108,7 @@ mod tests {
     fn lists_end() {
         assert_eq!(Shown::list(["a", "b"]).to_string(), "a, b");
         assert_eq!(Shown::list(["x"; 1000]).to_string(), "x, x, x, x, x, …");
-        assert_eq!(Shown::list([]).to_string(), "");
+        assert_eq!(Shown::list([]).to_string(), "\"\"");
     }
 
     #[test]

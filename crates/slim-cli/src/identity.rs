@@ -11,7 +11,7 @@ use slim_auth::{
     parse_did_key,
 };
 use slim_client::IdentityBinding;
-use slim_identity::{Issuer, Sources, Speaker, Trust};
+use slim_identity::{Issuer, Sources, Speaker, Trust, Workload, WorkloadError};
 
 use crate::args::{Secret, SecretArgs};
 use crate::failure::Failure;
@@ -55,6 +55,26 @@ pub(crate) struct IdentityArgs {
     #[arg(long, env = "SLIM_JWT_KEY", value_name = "FILE", requires = "jwt")]
     jwt_key: Option<PathBuf>,
 
+    /// Identity, and whom to believe: the SPIFFE agent (SPIRE) at this socket. Without a
+    /// SOCKET, the variable SPIFFE_ENDPOINT_SOCKET says where.
+    #[arg(
+        long,
+        env = "SLIM_SPIRE_SOCKET",
+        value_name = "SOCKET",
+        num_args = 0..=1,
+        default_missing_value = ""
+    )]
+    spire_socket: Option<String>,
+
+    /// Which identity, if the agent of --spire-socket has several for us [default: its first].
+    #[arg(long, env = "SLIM_SPIFFE_ID", value_name = "SPIFFE-ID", requires = "spire_socket")]
+    spiffe_id: Option<String>,
+
+    /// Believe this trust domain; may repeat [default: all whose keys the agent of
+    /// --spire-socket has].
+    #[arg(long, env = "SLIM_TRUST_DOMAIN", value_name = "DOMAIN", requires = "spire_socket")]
+    trust_domain: Vec<String>,
+
     /// Whom to believe: the list that `slim identity trust` writes, or another JWKS with
     /// one key for each peer, which speaks for nobody else.
     #[arg(long, env = "SLIM_TRUST", value_name = "FILE")]
@@ -73,7 +93,8 @@ pub(crate) struct IdentityArgs {
     #[arg(long, env = "SLIM_OIDC_ISSUER", value_name = "URL")]
     oidc_issuer: Option<String>,
 
-    /// For whom tokens have to be; may repeat. Tokens of --identity name it too.
+    /// For whom tokens have to be; may repeat. Tokens of --identity and --spire-socket name
+    /// it too; for the latter it is slim unless you say otherwise.
     #[arg(long, env = "SLIM_AUDIENCE", value_name = "TEXT")]
     audience: Vec<String>,
 
@@ -100,6 +121,9 @@ enum Binding {
     Off,
 }
 
+const TOO_MANY: &str = "more than one identity: --shared-secret, --identity, --jwt and \
+                        --spire-socket exclude each other";
+
 /// Where our identity comes from.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Source {
@@ -107,6 +131,8 @@ pub(crate) enum Source {
     Secret(Secret),
     /// From files, and those we believe from a file or an issuer.
     Files(Box<Sources>),
+    /// Both from a SPIFFE agent.
+    Agent(Box<Workload>),
 }
 
 impl IdentityArgs {
@@ -125,9 +151,15 @@ impl IdentityArgs {
     /// # Errors
     /// If they say nothing, too much, or half.
     pub(crate) fn source(mut self, secret_is_variable: bool) -> Result<Source, String> {
-        let is_other = self.identity.is_some() || self.jwt.is_some();
+        let is_other = self.identity.is_some() || self.jwt.is_some() || self.spire_socket.is_some();
         let secret = self.secret.take();
         let secret = secret.filter(|_| !(secret_is_variable && is_other));
+        if let Some(socket) = self.spire_socket.take() {
+            if secret.is_some() || self.identity.is_some() || self.jwt.is_some() {
+                return Err(TOO_MANY.to_owned());
+            }
+            return self.workload(&socket).map(|workload| Source::Agent(Box::new(workload)));
+        }
         let speaker = match (secret, self.identity.take(), self.jwt.take()) {
             (Some(secret), None, None) => {
                 if let Some(option) = self.trusted_by() {
@@ -155,13 +187,11 @@ impl IdentityArgs {
             }
             (None, None, None) => {
                 return Err("no identity: give --shared-secret or SLIM_SHARED_SECRET, \
-                            --identity, or --jwt"
+                            --identity, --jwt, or --spire-socket"
                     .to_owned());
             }
             _ => {
-                return Err("more than one identity: --shared-secret, --identity and --jwt \
-                            exclude each other"
-                    .to_owned());
+                return Err(TOO_MANY.to_owned());
             }
         };
         let audience = std::mem::take(&mut self.audience);
@@ -189,6 +219,24 @@ impl IdentityArgs {
             }
         };
         Ok(Source::Files(Box::new(Sources { speaker, trust, audience })))
+    }
+
+    /// The agent that says who we are and whom to believe.
+    fn workload(&mut self, socket: &str) -> Result<Workload, String> {
+        if let Some(option) = self.trusted_by().filter(|option| *option != "--audience") {
+            return Err(format!(
+                "{option} excludes --spire-socket: the agent says whom to believe"
+            ));
+        }
+        let given = |error: WorkloadError| format!("--spire-socket: {error}");
+        let workload = Workload::new(Some(socket).filter(|socket| !socket.is_empty()));
+        let workload = workload.map_err(given)?.with_domains(&self.trust_domain);
+        let workload = workload.map_err(|error| format!("--trust-domain: {error}"))?;
+        let workload = workload.with_audience(std::mem::take(&mut self.audience));
+        match &self.spiffe_id {
+            None => Ok(workload),
+            Some(id) => workload.with_id(id).map_err(|error| format!("--spiffe-id: {error}")),
+        }
     }
 
     /// The first option that is of no use to a secret.

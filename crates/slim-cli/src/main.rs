@@ -157,6 +157,10 @@ async fn connect(
             let credentials = Credentials::load(sources).await.map_err(unloaded(path))?;
             builder.identity(credentials.clone(), credentials)
         }
+        identity::Source::Agent(workload) => {
+            let credentials = Credentials::from_agent(workload).await.map_err(unloaded(path))?;
+            builder.identity(credentials.clone(), credentials)
+        }
     };
     let mut builder =
         builder.connect_timeout(settings.connect_timeout).tls(settings.node.tls.clone());
@@ -188,13 +192,17 @@ async fn connect(
     Ok(Some(client))
 }
 
-/// A file that is no good is a wrong option; an issuer that does not answer is not.
+/// A file that is no good is a wrong option; an issuer or an agent that does not answer is
+/// not.
 fn unloaded(path: &[&str]) -> impl Fn(LoadError) -> Failure {
     move |error| match error {
         LoadError::Issuer(IssuerError::Url { .. })
         | LoadError::File(_)
         | LoadError::Content { .. }
         | LoadError::OwnTokens => usage(path, &error),
+        LoadError::Workload(error) => {
+            Failure::Other { code: "agent_unreachable", message: error.to_string() }
+        }
         LoadError::Issuer(error) => {
             Failure::Other { code: "issuer_unreachable", message: error.to_string() }
         }

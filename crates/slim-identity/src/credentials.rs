@@ -16,6 +16,8 @@ use zeroize::Zeroizing;
 
 use crate::file::{self, FileError};
 use crate::issuer::{Issuer, IssuerError};
+#[cfg(feature = "spiffe")]
+use crate::workload::WorkloadError;
 
 /// How we show who we are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,14 +75,14 @@ pub struct Sources {
 
 /// The identity of an application and its verifier, kept fresh as long as somebody has it.
 pub struct Credentials {
-    own: Own,
-    verifier: JwtVerifier,
-    /// Those of the trust, without our own. `None` for an issuer's.
+    pub(crate) own: Own,
+    pub(crate) verifier: JwtVerifier,
+    /// Those of the trust, without our own. `None` for those of an issuer or an agent.
     trusted: Mutex<Option<KeySet>>,
     changes: watch::Sender<u64>,
 }
 
-enum Own {
+pub(crate) enum Own {
     Signed(JwtIdentity),
     Issued(TokenIdentity),
 }
@@ -108,8 +110,7 @@ impl Credentials {
                 let verifier = JwtVerifier::by_issuer([issuer.name().to_owned()], config)
                     .when_unknown(move || wake.notify_one());
                 verifier.set_issuer_keys(issuer.name(), issuer.keys().await?);
-                let (trusted, changes) = (Mutex::new(None), watch::Sender::new(0));
-                let this = Arc::new(Self { own, verifier, trusted, changes });
+                let this = Arc::new(Self::new(own, verifier, None));
                 let name = issuer.name().to_owned();
                 issuer.clone().follow(&this, wanted, move |this: &Self, keys| {
                     this.verifier.set_issuer_keys(&name, keys);
@@ -126,10 +127,9 @@ impl Credentials {
                 let text = file::read(path)?;
                 let parse = parser(&sources.trust);
                 let content = |reason| LoadError::Content { path: path.clone(), reason };
-                let trusted = Mutex::new(Some(parse(&text).map_err(content)?));
+                let trusted = parse(&text).map_err(content)?;
                 let verifier = JwtVerifier::new(KeySet::default(), config);
-                let changes = watch::Sender::new(0);
-                let this = Arc::new(Self { own, verifier, trusted, changes });
+                let this = Arc::new(Self::new(own, verifier, Some(trusted)));
                 this.join_keys();
                 file::watch(path.clone(), text, Arc::downgrade(&this), move |this: &Self, text| {
                     let keys = parse(text)?;
@@ -144,13 +144,17 @@ impl Credentials {
         }
     }
 
+    pub(crate) fn new(own: Own, verifier: JwtVerifier, trusted: Option<KeySet>) -> Self {
+        Self { own, verifier, trusted: Mutex::new(trusted), changes: watch::Sender::new(0) }
+    }
+
     /// How many times something was read or fetched again and is in use since.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
-    fn changed(&self) {
+    pub(crate) fn changed(&self) {
         self.changes.send_modify(|changes| *changes += 1);
     }
 
@@ -313,6 +317,10 @@ pub enum LoadError {
     /// The issuer's keys cannot be had.
     #[error(transparent)]
     Issuer(#[from] IssuerError),
+    /// The agent gives us no identity.
+    #[cfg(feature = "spiffe")]
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
     /// Nobody who believes the issuer alone would believe us, ourselves included.
     #[error("tokens that we sign ourselves are not those of the issuer: use one of its tokens")]
     OwnTokens,

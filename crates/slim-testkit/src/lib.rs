@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::lossy::Loss;
 
+pub mod agent;
 pub mod holding;
 pub mod lossy;
 pub mod relay;

@@ -40,6 +40,12 @@ impl TokenIdentity {
         Ok(Self { subject, key, current: RwLock::new(current) })
     }
 
+    /// When its token expires, in seconds since the Unix epoch.
+    #[must_use]
+    pub fn expires_at(&self) -> u64 {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).expires
+    }
+
     /// Uses another token of the same subject and key from now on.
     ///
     /// # Errors

@@ -3,7 +3,11 @@
 use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use p256::pkcs8::{DecodePrivateKey as _, ObjectIdentifier, spki::SubjectPublicKeyInfoRef};
+use p256::pkcs8::{
+    DecodePrivateKey as _, ObjectIdentifier,
+    der::{Decode as _, Reader as _, SliceReader, asn1::UintRef},
+    spki::SubjectPublicKeyInfoRef,
+};
 use ring::{
     hmac,
     rand::SystemRandom,
@@ -126,7 +130,11 @@ impl JwtSigningKey {
     pub fn verifying_key(&self) -> JwtKey {
         let material = match &self.signer {
             Signer::Secret(secret) => Material::Secret(secret.clone()),
-            Signer::Rsa(pair) => Material::RsaDer(pair.public_key().as_ref().into()),
+            Signer::Rsa(pair) => {
+                let PublicKeyComponents { n, e } =
+                    PublicKeyComponents::<Vec<u8>>::from(pair.public());
+                Material::Rsa { n: n.into(), e: e.into() }
+            }
             Signer::Ec(pair) => Material::Raw(pair.public_key().as_ref().into()),
             Signer::Ed(pair) => Material::Raw(pair.public_key().as_ref().into()),
         };
@@ -173,6 +181,14 @@ impl JwtSigningKey {
     }
 }
 
+/// Modulus and exponent of an `RSAPublicKey` (RFC 8017 §A.1.1).
+fn rsa_public(der: &[u8]) -> Option<Material> {
+    let mut reader = SliceReader::new(der).ok()?;
+    let (n, e) =
+        reader.sequence(|reader| Ok((UintRef::decode(reader)?, UintRef::decode(reader)?))).ok()?;
+    Some(Material::Rsa { n: n.as_bytes().into(), e: e.as_bytes().into() })
+}
+
 fn p256_signer(key: &p256::SecretKey) -> Result<Signer, JwtKeyError> {
     use p256::elliptic_curve::sec1::ToEncodedPoint as _;
     let public = key.public_key().to_encoded_point(false);
@@ -217,8 +233,7 @@ pub struct JwtKey {
 #[derive(Clone)]
 enum Material {
     Secret(Zeroizing<Vec<u8>>),
-    /// `RSAPublicKey` of PKCS#1.
-    RsaDer(Box<[u8]>),
+    /// Big-endian, without leading zeros.
     Rsa {
         n: Box<[u8]>,
         e: Box<[u8]>,
@@ -251,7 +266,7 @@ impl JwtKey {
             let key = info.subject_public_key.as_bytes().ok_or_else(not)?;
             let curve = info.algorithm.parameters_oid().ok();
             match (family, info.algorithm.oid, curve) {
-                (Family::Rsa, RSA, _) => Material::RsaDer(key.into()),
+                (Family::Rsa, RSA, _) => rsa_public(key).ok_or_else(not)?,
                 (Family::P256, EC, Some(P256))
                 | (Family::P384, EC, Some(P384))
                 | (Family::Ed25519, ED, _) => Material::Raw(key.into()),
@@ -309,6 +324,30 @@ impl JwtKey {
         }
     }
 
+    /// As it stands in a JWKS; `None` for a secret, which does not belong there.
+    #[must_use]
+    pub fn to_jwk(&self) -> Option<Value> {
+        let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let mut jwk = match (&self.material, self.algorithm.family()) {
+            (Material::Secret(_), _) => return None,
+            (Material::Rsa { n, e }, _) => json!({ "kty": "RSA", "n": text(n), "e": text(e) }),
+            (Material::Raw(key), Family::Ed25519) => {
+                json!({ "kty": "OKP", "crv": "Ed25519", "x": text(key) })
+            }
+            (Material::Raw(point), family) => {
+                let (x, y) = point[1..].split_at(point.len() / 2);
+                let curve = if family == Family::P384 { "P-384" } else { "P-256" };
+                json!({ "kty": "EC", "crv": curve, "x": text(x), "y": text(y) })
+            }
+        };
+        jwk["alg"] = json!(self.algorithm.as_str());
+        jwk["use"] = json!("sig");
+        if let Some(id) = &self.id {
+            jwk["kid"] = json!(id);
+        }
+        Some(jwk)
+    }
+
     pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
         match &self.material {
             Material::Secret(secret) => {
@@ -320,8 +359,6 @@ impl JwtKey {
                 message,
                 signature,
             ),
-            Material::RsaDer(der) => UnparsedPublicKey::new(rsa_parameters(self.algorithm), der)
-                .verify(message, signature),
             Material::Raw(key) => {
                 let algorithm: &'static dyn signature::VerificationAlgorithm =
                     match self.algorithm.family() {
@@ -354,10 +391,8 @@ impl JwtKey {
                     return Err(JwtKeyError::Rejected(format!("not {family}")));
                 }
             }
-            // The DER is a few bytes longer than the modulus.
-            Material::RsaDer(key) if key.len() < MIN_MODULUS => return Err(short_modulus()),
             Material::Rsa { n, .. } if n.len() < MIN_MODULUS => return Err(short_modulus()),
-            Material::Secret(_) | Material::RsaDer(_) | Material::Rsa { .. } => {}
+            Material::Secret(_) | Material::Rsa { .. } => {}
         }
         Ok(self)
     }

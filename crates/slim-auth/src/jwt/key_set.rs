@@ -63,6 +63,20 @@ impl KeySet {
         Self::checked(keys, None)
     }
 
+    /// The keys of one SPIFFE trust domain, in a JWKS. They verify no SPIFFE ID of another.
+    ///
+    /// # Errors
+    ///
+    /// [`JwtKeyError`], also if no key is left.
+    pub fn from_domain(domain: &str, jwks: &str) -> Result<Self, JwtKeyError> {
+        Self::usable(&parse(jwks, "a JWKS")?, Some(domain))
+    }
+
+    /// Adds those of another trust domain. Their ids need not differ.
+    pub fn extend(&mut self, other: Self) {
+        self.keys.extend(other.keys);
+    }
+
     fn usable(set: &Jwks, domain: Option<&str>) -> Result<Self, JwtKeyError> {
         let mut fault = None;
         let keys = set
@@ -111,6 +125,13 @@ impl KeySet {
     #[must_use]
     pub fn get(&self, id: &str) -> Option<&JwtKey> {
         self.keys.iter().find(|key| key.id() == Some(id))
+    }
+
+    /// The key with this id, that of this trust domain before any other.
+    pub(super) fn get_for(&self, id: &str, domain: Option<&str>) -> Option<&JwtKey> {
+        let has_it = |key: &&JwtKey| key.id() == Some(id);
+        let own = self.keys.iter().filter(|key| domain.is_some() && key.domain() == domain);
+        own.clone().find(has_it).or_else(|| self.get(id))
     }
 
     /// Adds a key, unless one with its id is there already.

@@ -326,7 +326,7 @@ fn audiences() {
     refused(&["b", "c"], json!("a"), "audience a of the token is not among b, c");
     refused(&["b"], json!(["a", "c"]), "audience a, c of the token is not among b");
     refused(&[], json!("a"), "the token is for audience a, and no audience is configured here");
-    refused(&[], json!([]), "the token is for audience , and no audience is configured here");
+    refused(&[], json!([]), "the token is for audience \"\", and no audience is configured here");
     for bad in [json!(1), json!(["a", 1]), json!({}), json!([null])] {
         refused(&["a"], bad, "malformed token: aud");
     }
@@ -630,6 +630,63 @@ fn a_key_of_a_trust_domain_speaks_for_no_other() {
     }
     for bad in ["{}", "[]", r#"{"a":"?"}"#, r#"{"a":"e30="}"#, r#"{"a":1}"#] {
         assert!(KeySet::from_trust_bundle(bad).is_err(), "{bad}");
+    }
+}
+
+/// Federated domains choose the ids of their keys, and whom they would like to speak for.
+#[test]
+fn trust_domains_do_not_disturb_each_other() {
+    let jwks = |algorithm: Algorithm| {
+        let jwk = public(algorithm).with_id("k").to_jwk().unwrap();
+        json!({ "keys": [jwk] }).to_string()
+    };
+    let mut keys = KeySet::from_domain("a.example", &jwks(Algorithm::Es256)).unwrap();
+    keys.extend(KeySet::from_domain("b.example", &jwks(Algorithm::EdDsa)).unwrap());
+    let config = JwtVerifierConfig { require_spiffe_id: true, ..Default::default() };
+    let strict = JwtVerifier::new(keys, config.clone());
+    let check = |verifier: &JwtVerifier, algorithm: Algorithm, subject: &str| {
+        let header = json!({ "alg": algorithm.as_str(), "kid": "k" });
+        let token = forged(&signer(algorithm), &header, &claims(json!({ "sub": subject })));
+        verifier.verify(&token, NOW).map(|_| ()).map_err(|error| error.to_string())
+    };
+    assert_eq!(check(&strict, Algorithm::Es256, "spiffe://a.example/x"), Ok(()));
+    assert_eq!(check(&strict, Algorithm::EdDsa, "spiffe://b.example/x"), Ok(()));
+    for (algorithm, subject, words) in [
+        // With a key id that is known in either.
+        (Algorithm::EdDsa, "spiffe://a.example/x", "signed with EdDSA, its key is for ES256"),
+        (Algorithm::Es256, "alice", "the token is for alice, and signed with the key of a.example"),
+        (Algorithm::Es256, "spiffe://c.example/x", "and signed with the key of a.example"),
+        (Algorithm::Es256, "spiffe://", "and signed with the key of a.example"),
+    ] {
+        let said = check(&strict, algorithm, subject).unwrap_err();
+        assert!(said.contains(words), "{subject}: {said}");
+    }
+    let anybodys = JwtVerifier::new(public(Algorithm::EdDsa).with_id("k").into(), config);
+    for subject in ["alice", "spiffe://a.example/x"] {
+        let said = check(&anybodys, Algorithm::EdDsa, subject).unwrap_err();
+        assert!(said.contains("signed with the key of no trust domain"), "{said}");
+    }
+}
+
+/// What is written is read as the same key.
+#[test]
+fn keys_are_written_as_a_jwk() {
+    for algorithm in Algorithm::ALL {
+        for key in [public(algorithm), signer(algorithm).verifying_key()] {
+            let Some(jwk) = key.clone().with_id("me").to_jwk() else {
+                assert_eq!(algorithm.family(), Family::Secret);
+                continue;
+            };
+            assert!(jwk.get("d").is_none() && jwk.get("k").is_none());
+            let set = KeySet::from_jwk(&jwk.to_string(), None).unwrap();
+            let header = json!({ "alg": algorithm.as_str(), "kid": "me" });
+            let token = forged(&signer(algorithm), &header, &claims(json!({})));
+            assert!(verifier(set).verify(&token, NOW).is_ok(), "{algorithm}");
+        }
+        if algorithm.family() != Family::Secret {
+            let own = signer(algorithm).verifying_key().to_jwk();
+            assert_eq!(own, public(algorithm).to_jwk(), "{algorithm}");
+        }
     }
 }
 

@@ -43,6 +43,9 @@ pub struct JwtVerifierConfig {
     /// audience but brings claims, the public key among them. Only for issuers who let
     /// nobody but the subject choose audiences, such as SPIRE. Default false.
     pub claims_in_audience: bool,
+    /// Subjects have to be SPIFFE IDs, and the key one of their trust domain. Without, a key
+    /// of a trust domain verifies no SPIFFE ID of another one. Default false.
+    pub require_spiffe_id: bool,
 }
 
 /// What a verified token says about whoever shows it.
@@ -137,7 +140,9 @@ impl JwtVerifier {
         let fits = |key: &JwtKey| key.algorithm().as_str() == token.header.alg;
         let verifies = |key: &JwtKey| key.verify(token.signed.as_bytes(), &token.signature).is_ok();
         let bad = || VerifyError::BadSignature { key_id: token.shown_key_id() };
-        if let Some(key) = token.header.kid.as_deref().and_then(|id| keys.get(id)) {
+        if let Some(key) =
+            token.header.kid.as_deref().and_then(|id| keys.get_for(id, domain_of(token)))
+        {
             if !fits(key) {
                 return Err(VerifyError::Algorithm {
                     found: Shown::new(&token.header.alg),
@@ -280,13 +285,14 @@ impl JwtVerifier {
     }
 
     fn check_binding(&self, subject: &str, key: &JwtKey) -> Result<(), VerifyError> {
-        let domain = subject.strip_prefix("spiffe://").map(|rest| rest.split('/').next());
-        if let (Some(own), Some(found)) = (key.domain(), domain)
-            && found != Some(own)
-        {
+        let fits = match (key.domain(), trust_domain(subject)) {
+            (Some(own), Some(found)) => own == found,
+            _ => !self.config.require_spiffe_id,
+        };
+        if !fits {
             return Err(VerifyError::ForeignSubject {
                 subject: Shown::new(subject),
-                key: Shown::new(own),
+                key: Shown::new(key.domain().unwrap_or("no trust domain")),
             });
         }
         if !self.config.subject_is_key || key.id() == Some(subject) {
@@ -307,6 +313,16 @@ fn in_time(expires_at: u64, now: u64) -> Result<(), VerifyError> {
         // People compare this with what the token says, which knows no leeway.
         Some(late) => Err(VerifyError::Expired { ago: late.saturating_add(JwtVerifier::LEEWAY) }),
     }
+}
+
+/// The trust domain of a SPIFFE ID, empty if there is none in it; `None` for any other
+/// subject.
+fn trust_domain(subject: &str) -> Option<&str> {
+    subject.strip_prefix("spiffe://").and_then(|rest| rest.split('/').next())
+}
+
+fn domain_of<'a>(token: &'a Parts<'_>) -> Option<&'a str> {
+    token.subject().ok().and_then(trust_domain)
 }
 
 /// The text of the public key that an audience brings.

@@ -15,6 +15,7 @@ use base64::{
 };
 use serde_json::{Value, json};
 use slim_auth::{JwtSigningKey, SigningKey, new_did_pem};
+use slim_testkit::agent::Agent;
 use tempfile::TempDir;
 
 use super::support::{SECRET, Slim, TestNode, command};
@@ -430,6 +431,11 @@ fn the_commands_of_the_document_work() {
     let issuer = Issuer::new();
     issuer.equip(folder, "bob", 5000);
     issuer.equip(folder, "alice", 5000);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let guard = runtime.enter();
+    let socket = folder.join("agent.sock");
+    let _agent = Agent::start(&socket, "example.org").unwrap();
+    drop(guard);
     let programs = Path::new(env!("CARGO_BIN_EXE_slim")).parent().unwrap();
     let path = std::env::var("PATH").unwrap();
     let blocks: Vec<&str> =
@@ -448,6 +454,7 @@ fn the_commands_of_the_document_work() {
             .current_dir(folder)
             .env("PATH", format!("{}:{path}", programs.display()))
             .env("SLIM_SLIM", node.url())
+            .env("SPIFFE_ENDPOINT_SOCKET", format!("unix://{}", socket.display()))
             .env("SLIM_TIMEOUT", "0.5")
             .env("SLIM_MAX_RETRIES", "30")
             .stdin(Stdio::null())
@@ -460,7 +467,7 @@ fn the_commands_of_the_document_work() {
             assert!(text.contains("hello"), "{block}{output:?}");
         }
     }
-    assert_eq!(calls, 5);
+    assert_eq!(calls, 6);
     let list: Value =
         serde_json::from_str(&fs::read_to_string(folder.join("trust.json")).unwrap()).unwrap();
     assert_eq!(list["keys"].as_array().unwrap().len(), 2);

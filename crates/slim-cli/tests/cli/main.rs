@@ -9,6 +9,7 @@ mod identity;
 mod input;
 mod node;
 mod p2p;
+mod spiffe;
 mod support;
 mod terminal;
 mod tls;
