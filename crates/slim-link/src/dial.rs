@@ -82,6 +82,18 @@ impl Target {
         matches!(&self.0, Place::Tcp(Host { is_tls: true, .. }))
     }
 
+    /// Whether these settings and their files could be used to dial it. Blocks for a
+    /// moment.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check_tls(&self, tls: &ClientTls) -> Result<(), TlsConfigError> {
+        match &self.0 {
+            Place::Tcp(host) => tls::connector(tls, host.bare()).map(drop),
+            Place::Unix(_) => Ok(()),
+        }
+    }
+
     /// What a request is addressed to.
     fn base(&self) -> String {
         match &self.0 {

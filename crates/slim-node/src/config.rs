@@ -31,8 +31,6 @@ pub struct PeersConfig {
     pub domain_name: String,
     /// The other nodes. Oneself among them is skipped.
     pub peers: Vec<PeerConfig>,
-    /// When a peer is dialled again.
-    pub backoff: Backoff,
     /// Names that one peer may announce; each takes some 500 bytes. Default
     /// [`DEFAULT_MAX_NAMES_PER_PEER`]. Further ones are answered with an error.
     pub max_names_per_peer: usize,
@@ -44,7 +42,6 @@ impl Default for PeersConfig {
             topology: Topology::default(),
             domain_name: String::new(),
             peers: Vec::new(),
-            backoff: Backoff::default(),
             max_names_per_peer: DEFAULT_MAX_NAMES_PER_PEER,
         }
     }
@@ -67,6 +64,8 @@ pub struct PeerConfig {
     /// a link, one of whom it finds has to have the peer's id as its name; where it does
     /// not, the id is believed.
     pub principal: Option<Principal>,
+    /// When it is dialled again.
+    pub backoff: Backoff,
 }
 
 /// When something is tried again: after `first`, then after twice as long each time, up

@@ -38,7 +38,6 @@ impl Dialler {
         peering: &Arc<Peering>,
         node: &NodeConfig,
         peer: &PeerConfig,
-        backoff: Backoff,
     ) -> Option<Self> {
         let target = peer.target.clone()?;
         let own_id = peering.own_id();
@@ -74,7 +73,7 @@ impl Dialler {
             node_id: node_id.map(str::to_owned),
             target,
             config,
-            backoff: Waits::new(backoff),
+            backoff: Waits::new(peer.backoff),
             trouble: None,
         })
     }

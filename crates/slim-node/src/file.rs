@@ -25,13 +25,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
-use slim_node::{Endpoint, Keepalive, ListenConfig};
+use slim_node::{Endpoint, Keepalive, ListenConfig, PeersConfig};
 use tracing::Level;
 
 use self::auth::AuthConfig;
 use self::section::{ConfigError, Section};
 
 pub(crate) mod auth;
+pub(crate) mod peers;
 pub(crate) mod section;
 #[cfg(test)]
 mod tests;
@@ -66,6 +67,7 @@ pub(crate) struct FileConfig {
     pub(crate) drain_timeout: Option<Duration>,
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) node_id: Option<String>,
+    pub(crate) peers: Option<PeersConfig>,
     pub(crate) servers: Vec<Server>,
     pub(crate) require_header_mac: Option<bool>,
     pub(crate) negotiation_timeout: Option<Duration>,
@@ -90,6 +92,7 @@ pub(crate) struct Limits {
     pub(crate) connections: Option<usize>,
     pub(crate) unnegotiated_connections: Option<usize>,
     pub(crate) subscriptions_per_link: Option<usize>,
+    pub(crate) names_per_peer: Option<usize>,
     pub(crate) queued_bytes_per_link: Option<usize>,
     pub(crate) queued_bytes: Option<usize>,
     /// 0: no limit.
@@ -192,15 +195,15 @@ fn read_services(mut services: Section, config: &mut FileConfig) -> Result<(), C
     let mut service = services.section(key)?;
     config.node_id = service.text("node_id")?;
     service.refuse("auth", "the control plane is not supported yet")?;
-    service.refuse("peers", "peer links are not supported yet")?;
-    // Both names join peers and are of no consequence without them.
-    service.ignore("domain_name", &mut config.ignored);
     // Rules where messages of local applications go, and a node has none.
     service.ignore("default_gateway", &mut config.ignored);
     let mut controller = service.section("controller")?;
     controller.refuse("servers", "the control plane is not supported yet")?;
     controller.refuse("clients", "the control plane is not supported yet")?;
-    read_dataplane(service.section("dataplane")?, config)?;
+    let mut dataplane = service.section("dataplane")?;
+    let node_id = config.node_id.as_deref();
+    config.peers = peers::read(&mut service, &mut dataplane, node_id, &mut config.ignored)?;
+    read_dataplane(dataplane, config)?;
     service.deny_rest()
 }
 
@@ -218,8 +221,7 @@ fn read_dataplane(mut section: Section, config: &mut FileConfig) -> Result<(), C
         server.deny_rest()?;
     }
     config.limits = read_limits(section.section("limits")?)?;
-    section.refuse("clients", "links to other nodes are not supported yet")?;
-    section.refuse("outbound_clients", "links to other nodes are not supported yet")?;
+    section.refuse("outbound_clients", "only dataplane.clients are supported")?;
     if section.flag("enforce_pqc")? == Some(true) {
         return Err(section.unsupported("enforce_pqc", "enforcing it is not supported yet"));
     }
@@ -231,6 +233,7 @@ fn read_limits(mut section: Section) -> Result<Limits, ConfigError> {
         connections: section.at_least("connections", 1)?,
         unnegotiated_connections: section.at_least("unnegotiated_connections", 1)?,
         subscriptions_per_link: section.at_least("subscriptions_per_link", 1)?,
+        names_per_peer: section.at_least("names_per_peer", 1)?,
         queued_bytes_per_link: section.at_least("queued_bytes_per_link", MIN_QUEUE_BYTES)?,
         queued_bytes: section.at_least("queued_bytes", 0)?,
         messages_per_second_per_link: section.at_least("messages_per_second_per_link", 0)?,

@@ -12,7 +12,7 @@ use clap::{Parser, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use slim_node::{
     BindError, Certificates, Endpoint, KeyPair, ListenConfig, ListenError, Node, NodeConfig,
-    NodeLimits, Pem, ServerTls,
+    NodeLimits, PeersConfig, Pem, ServerTls, Topology,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{Level, error, info, warn};
@@ -21,6 +21,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use self::file::peers::PeerOption;
 use self::file::{FileConfig, Reference, Server};
 
 mod file;
@@ -54,6 +55,21 @@ struct Args {
     /// machine reaches; overrides the file [default: none]
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
+    /// Id of this node, which its peers know; overrides the file [default: a new one]
+    #[arg(long, value_name = "ID")]
+    node_id: Option<String>,
+    /// Another node, whose applications are to be reached and may reach those here:
+    /// ID=ADDR, or ID if it is the one that dials; may repeat; overrides the file. Of two
+    /// nodes, the one with the smaller id dials
+    #[arg(long, value_name = "ID=ADDR", requires = "node_id")]
+    peer: Vec<PeerOption>,
+    /// Pass on what peers say and send, for a line or a ring in which not all are each
+    /// other's peers; who has an ADDR is dialled
+    #[arg(long, requires = "peer")]
+    relay: bool,
+    /// Authorities of the peers that are dialled, PEM [default: the system's]
+    #[arg(long, value_name = "FILE", requires = "peer")]
+    peer_ca: Option<PathBuf>,
     /// Configuration file, YAML
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -131,6 +147,8 @@ fn start(args: Args) -> Result<(), Failure> {
     }
     let mut file = file.unwrap_or_default();
     file.admin = args.admin.or(file.admin);
+    file.peers = peers(&args).or(file.peers);
+    file.node_id = args.node_id.clone().or(file.node_id);
     let tls = server_tls(&args);
     if tls.is_some() && args.listen.is_empty() && !file.servers.is_empty() {
         let text = "--tls-cert is for addresses of --listen; the file has its own";
@@ -176,6 +194,11 @@ fn check(path: &Path) -> Result<(), Failure> {
         }
         if let Some(auth) = auth {
             auth.check().map_err(|error| bad(format!("{endpoint}: {error}")))?;
+        }
+    }
+    for peer in file.peers.iter().flat_map(|peers| &peers.peers) {
+        if let Some(target) = peer.target.as_ref().filter(|target| target.is_tls()) {
+            target.check_tls(&peer.tls).map_err(|error| bad(format!("{target}: {error}")))?;
         }
     }
     let mut stdout = io::stdout().lock();
@@ -298,6 +321,22 @@ fn server_tls(args: &Args) -> Option<ServerTls> {
     Some(ServerTls { client_ca: file(&args.tls_client_ca), ..ServerTls::new(identity) })
 }
 
+/// Peers that the options name.
+fn peers(args: &Args) -> Option<PeersConfig> {
+    if args.peer.is_empty() {
+        return None;
+    }
+    let file = |path: &Option<PathBuf>| path.clone().map(Pem::File);
+    let identity = file(&args.tls_cert).zip(file(&args.tls_key));
+    let identity = identity.map(|(certificate, key)| KeyPair { certificate, key });
+    let config = |peer: &PeerOption| peer.clone().config(file(&args.peer_ca), identity.clone());
+    Some(PeersConfig {
+        topology: if args.relay { Topology::Relay } else { Topology::FullMesh },
+        peers: args.peer.iter().map(config).collect(),
+        ..PeersConfig::default()
+    })
+}
+
 /// The addresses of the options, of the file, or the default.
 fn servers(options: Vec<Endpoint>, tls: Option<ServerTls>, file: &mut FileConfig) -> Vec<Server> {
     if options.is_empty() && !file.servers.is_empty() {
@@ -353,7 +392,10 @@ fn node_config(file: FileConfig) -> NodeConfig {
         listen: Vec::new(),
         admin: file.admin,
         node_id: file.node_id.unwrap_or(default.node_id),
-        peers: None,
+        peers: file.peers.map(|peers| PeersConfig {
+            max_names_per_peer: limits.names_per_peer.unwrap_or(peers.max_names_per_peer),
+            ..peers
+        }),
         require_header_mac: file.require_header_mac.unwrap_or(default.require_header_mac),
         negotiation_timeout: file.negotiation_timeout.unwrap_or(default.negotiation_timeout),
         keepalive: file.keepalive,

@@ -259,7 +259,7 @@ impl Shared {
         let (Some(peering), Some(peers)) = (&self.peering, &config.peers) else {
             return Vec::new();
         };
-        let dialler = |peer| Dialler::new(self, peering, config, peer, peers.backoff);
+        let dialler = |peer| Dialler::new(self, peering, config, peer);
         peers.peers.iter().filter_map(dialler).collect()
     }
 

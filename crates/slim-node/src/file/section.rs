@@ -58,6 +58,11 @@ impl Section {
         Self::new(join(&self.path, key), value)
     }
 
+    /// Whatever is there, for who reads it in its own way.
+    pub(crate) fn value(&mut self, key: &str) -> Option<Value> {
+        self.take(key)
+    }
+
     /// A nested mapping, if it is there.
     pub(crate) fn optional(&mut self, key: &str) -> Result<Option<Self>, ConfigError> {
         let path = join(&self.path, key);
@@ -215,6 +220,11 @@ impl Section {
             Some(known) => format!("unknown key, did you mean {known}?"),
             None => "unknown key".to_owned(),
         }
+    }
+
+    /// A key with the path that leads to it.
+    pub(crate) fn path_of(&self, key: &str) -> String {
+        join(&self.path, key)
     }
 
     /// An error at a key.

@@ -140,12 +140,7 @@ fn what_is_not_supported_is_refused_and_not_ignored() {
             server("{ endpoint: '0.0.0.0:1', tls: { insecure: true }, auth: { type: spire } }"),
             "dataplane.servers[0].auth.type: \"spire\"",
         ),
-        (service("peers: { topology: full_mesh }"), "peers: peer links"),
         (service("controller: { clients: [ {} ] }"), "controller.clients: the control plane"),
-        (
-            "services: { slim/0: { dataplane: { clients: [ {} ] } } }".to_owned(),
-            "dataplane.clients: links to",
-        ),
         (
             "services: { slim/0: { dataplane: { enforce_pqc: true } } }".to_owned(),
             "dataplane.enforce_pqc",
@@ -231,13 +226,14 @@ fn keepalive_is_read_from_the_first_entry() {
 fn limits_are_read() {
     let limits = |keys: &str| service_dataplane(&format!("limits: {{ {keys} }}"));
     assert_eq!(parsed(&limits("")).limits, Limits::default());
-    let all = "connections: 5, unnegotiated_connections: 4, subscriptions_per_link: 3, \
+    let all = "connections: 5, unnegotiated_connections: 4, subscriptions_per_link: 3, names_per_peer: 9, \
                queued_bytes_per_link: 65536, queued_bytes: 0, messages_per_second_per_link: 2, \
                slow_subscriber_grace: 250ms";
     let expected = Limits {
         connections: Some(5),
         unnegotiated_connections: Some(4),
         subscriptions_per_link: Some(3),
+        names_per_peer: Some(9),
         queued_bytes_per_link: Some(65536),
         queued_bytes: Some(0),
         messages_per_second_per_link: Some(2),

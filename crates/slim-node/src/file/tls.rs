@@ -1,6 +1,6 @@
 //! The key `tls` of a server entry, in the spelling of today and in the older one.
 
-use slim_node::{DEFAULT_RELOAD_INTERVAL, KeyPair, Pem, ServerTls, TlsVersion};
+use slim_node::{ClientTls, DEFAULT_RELOAD_INTERVAL, KeyPair, Pem, ServerTls, TlsVersion};
 
 use super::section::{ConfigError, Section};
 
@@ -28,16 +28,9 @@ pub(super) fn read(
     }
     let identity = identity(&mut tls)?;
     let client_ca = authority(&mut tls, "client_ca")?;
-    let min_version = match tls.text("tls_version")?.as_deref() {
-        None | Some("tls1.3") => TlsVersion::Tls13,
-        Some("tls1.2") => TlsVersion::Tls12,
-        Some(version) => {
-            let reason = format!("{version:?} is neither tls1.3 nor tls1.2");
-            return Err(tls.unsupported("tls_version", &reason));
-        }
-    };
+    let min_version = min_version(&mut tls)?;
     let reload_interval = tls.duration("reload_interval")?.unwrap_or(DEFAULT_RELOAD_INTERVAL);
-    // Whom a node trusts that it dials: it dials nobody yet.
+    // Whom a node trusts that it dials is said where it dials.
     for key in ["ca_source", "ca_file", "ca_pem", "include_system_ca_certs_pool"] {
         tls.ignore(key, ignored);
     }
@@ -51,6 +44,58 @@ pub(super) fn read(
     tls.deny_rest()?;
     let identity = identity.ok_or(missing)?;
     Ok(Some(ServerTls { identity, client_ca, min_version, reload_interval }))
+}
+
+/// How a node is dialled. Without TLS, this has to be said twice: by the address and by
+/// `insecure: true`; unless `is_none`, where there is nothing to encrypt.
+pub(super) fn read_client(
+    mut tls: Section,
+    is_none: bool,
+    is_tls: bool,
+    ignored: &mut Vec<String>,
+) -> Result<ClientTls, ConfigError> {
+    let insecure = tls.flag("insecure")?;
+    match (is_tls, insecure) {
+        (true, Some(true)) => {
+            return Err(tls.unsupported("insecure", "https:// is with TLS: say http://"));
+        }
+        (false, Some(true)) => {
+            tls.ignore_rest(ignored);
+            return Ok(ClientTls::default());
+        }
+        (false, _) if !is_none => {
+            return Err(tls.itself(
+                "an address without TLS: say https://, or insecure: true if the link shall not be \
+                 encrypted",
+            ));
+        }
+        _ => {}
+    }
+    if tls.flag("insecure_skip_verify")? == Some(true) {
+        let reason = "a certificate is never taken unchecked: give ca_source";
+        return Err(tls.unsupported("insecure_skip_verify", reason));
+    }
+    let identity = identity(&mut tls)?;
+    let ca = match (authority(&mut tls, "ca_source")?, older(&mut tls, "ca")?) {
+        (Some(_), Some(_)) => return Err(tls.unsupported("ca_source", "given twice")),
+        (ca, older) => ca.or(older),
+    };
+    let system_roots = tls.flag("include_system_ca_certs_pool")?;
+    let min_version = min_version(&mut tls)?;
+    tls.ignore("reload_interval", ignored);
+    tls.deny_rest()?;
+    Ok(ClientTls { ca, system_roots, identity, server_name: None, min_version })
+}
+
+fn min_version(tls: &mut Section) -> Result<TlsVersion, ConfigError> {
+    match tls.text("tls_version")?.as_deref() {
+        None | Some("tls1.3") => Ok(TlsVersion::Tls13),
+        Some("tls1.2") => Ok(TlsVersion::Tls12),
+        Some(version) => {
+            let reason = format!("{version:?} is neither tls1.3 nor tls1.2");
+            Err(tls.unsupported("tls_version", &reason))
+        }
+    }
 }
 
 /// `source: { type: file | pem, cert, key }`, or `cert_file` or `cert_pem`, and

@@ -11,7 +11,9 @@ use crate::common::{
 };
 
 fn peer(node_id: &str, addr: Option<std::net::SocketAddr>) -> PeerConfig {
+    let backoff = Backoff { first: Duration::from_millis(10), most: Duration::from_millis(50) };
     PeerConfig {
+        backoff,
         node_id: Some(node_id.to_owned()),
         target: addr.map(|addr| addr.to_string().parse().unwrap()),
         ..PeerConfig::default()
@@ -19,8 +21,7 @@ fn peer(node_id: &str, addr: Option<std::net::SocketAddr>) -> PeerConfig {
 }
 
 fn joined(node_id: &str, peers: Vec<PeerConfig>) -> NodeConfig {
-    let backoff = Backoff { first: Duration::from_millis(10), most: Duration::from_millis(50) };
-    let peers = PeersConfig { peers, backoff, ..PeersConfig::default() };
+    let peers = PeersConfig { peers, ..PeersConfig::default() };
     NodeConfig { node_id: node_id.to_owned(), peers: Some(peers), ..config() }
 }
 

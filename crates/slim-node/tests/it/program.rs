@@ -576,6 +576,10 @@ fn help_names_each_option() {
         "--tls-cert",
         "--tls-key",
         "--tls-client-ca",
+        "--node-id",
+        "--peer",
+        "--relay",
+        "--peer-ca",
         "--log",
         "--log-format",
     ] {
