@@ -19,8 +19,10 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use rand::distr::{Alphanumeric, SampleString as _};
 use slim_client::{IdentityBinding, Name, NamePrefix, Outgoing, SharedSecret, Timers};
 
+use crate::admin::Admin;
 use crate::tls_args::TlsArgs;
-use crate::{bench, identity, input, node_option};
+use crate::top::view::Sort;
+use crate::{bench, doctor, identity, input, node_option, top};
 
 /// Group and point-to-point conversations over SLIM, in a terminal or a script.
 #[derive(Debug, Parser)]
@@ -54,7 +56,79 @@ enum Command {
     /// make. Clients are links of this process; nothing is left behind.
     #[command(subcommand, arg_required_else_help = true)]
     Bench(bench::args::Command),
+    /// Show what a node is doing: links, names, rates, queues, slow readers.
+    ///
+    /// From the address of its --admin. On a terminal the whole screen is used, until q
+    /// or ctrl-c; elsewhere it is a table, or one JSON event, at each interval.
+    Top(TopArgs),
+    /// Say why one name cannot reach another, step by step.
+    ///
+    /// Speaks as an instance of FROM, with FROM's identity: opens a link, subscribes to the
+    /// name, and asks TO whether it is there. TO's application notices nothing but that.
+    /// With --admin the node is asked what it knows, too. The status is 0 if all is well,
+    /// and otherwise says what is not: 3 the node, 4 an identity, 5 no answer.
+    Doctor(DoctorArgs),
 }
+
+#[derive(Debug, Args)]
+struct DoctorArgs {
+    /// Who wants to reach somebody.
+    #[arg(value_name = "FROM", value_parser = parse_local)]
+    from: Name,
+
+    /// Whom.
+    #[arg(value_name = "TO", value_parser = parse_name)]
+    to: Name,
+
+    #[command(flatten)]
+    identity: identity::IdentityArgs,
+
+    /// Where the node can be looked at: the address of its --admin.
+    #[arg(long, env = "SLIM_ADMIN", value_name = "ADDR")]
+    admin: Option<Admin>,
+
+    /// Seconds that TO may take to answer.
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = parse_timeout)]
+    timeout: Duration,
+
+    /// What to write to standard output: lines for people, or one JSON event a line.
+    #[arg(long, env = "SLIM_OUTPUT", value_enum, default_value = "text")]
+    output: Format,
+
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+struct TopArgs {
+    /// Where the node can be looked at: the address of its --admin.
+    #[arg(long, env = "SLIM_ADMIN", value_name = "ADDR", default_value = DEFAULT_ADMIN)]
+    admin: Admin,
+
+    /// Look once and end.
+    #[arg(long)]
+    once: bool,
+
+    /// Seconds from one look to the next.
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = parse_timeout)]
+    interval: Duration,
+
+    /// In which order links stand; s changes it on a screen.
+    #[arg(long, value_enum, default_value = "traffic")]
+    sort: Sort,
+
+    /// What to write to standard output: a screen or tables for people, or one JSON event
+    /// a line.
+    #[arg(long, env = "SLIM_OUTPUT", value_enum, default_value = "text")]
+    output: Format,
+
+    /// Logs to standard error: off, error, warn, info, debug or trace.
+    #[arg(long, env = "SLIM_LOG", value_name = "LEVEL", default_value = "warn")]
+    log: tracing::level_filters::LevelFilter,
+}
+
+/// Where docs/operations.md has a node be looked at.
+const DEFAULT_ADMIN: &str = "127.0.0.1:46358";
 
 #[derive(Debug, Args)]
 struct GroupArgs {
@@ -381,8 +455,38 @@ pub(crate) enum Asked {
     Conversation(Box<Settings>),
     /// To measure.
     Bench(Box<bench::args::Settings>),
+    /// To say why somebody cannot be reached.
+    Doctor(Box<DoctorSettings>),
+    /// To look at a node.
+    Top(Box<TopSettings>),
     /// To make a key, show one, or say who is trusted.
     Identity(identity::Command),
+}
+
+/// What finding a reason needs.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct DoctorSettings {
+    pub(crate) doctor: doctor::Settings,
+    /// How to reach the node.
+    pub(crate) node: node_option::NodeOption,
+    /// How long it is tried.
+    pub(crate) connect_timeout: Duration,
+    /// Who we are, and whom we believe.
+    pub(crate) identity: identity::Source,
+    /// How it is written.
+    pub(crate) output: Format,
+    /// What is logged.
+    pub(crate) log: tracing::level_filters::LevelFilter,
+}
+
+/// What looking at a node needs.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TopSettings {
+    pub(crate) top: top::Settings,
+    /// How it is written.
+    pub(crate) output: Format,
+    /// What is logged.
+    pub(crate) log: tracing::level_filters::LevelFilter,
 }
 
 /// What a conversation needs.
@@ -442,6 +546,11 @@ where
             settings("p2p", role, args.common, from_variable)
         }
         Command::Identity(command) => Ok(Asked::Identity(command)),
+        Command::Doctor(args) => doctor_settings(args, from_variable),
+        Command::Top(TopArgs { admin, once, interval, sort, output, log }) => {
+            let top = top::Settings { admin, interval, once, sort };
+            Ok(Asked::Top(Box::new(TopSettings { top, output, log })))
+        }
         Command::Bench(command) => {
             let subcommand = command.name();
             let settings =
@@ -504,6 +613,30 @@ fn p2p_role(args: &P2pArgs) -> Result<Role, &'static str> {
         (None, Some(_)) => Err("--message needs --remote: to whom?"),
         (None, None) => Ok(Role::Listener { echo: !args.no_echo }),
     }
+}
+
+fn doctor_settings(
+    args: DoctorArgs,
+    from_variable: impl Fn(&str) -> bool,
+) -> Result<Asked, clap::Error> {
+    let wrong = |problem: String| usage("doctor", problem);
+    let identity = args.identity.source(from_variable("shared_secret")).map_err(wrong)?;
+    let node = args.node.tls.added_to(args.node.slim).map_err(wrong)?;
+    let doctor = doctor::Settings {
+        from: args.from,
+        to: args.to,
+        node: node.endpoint.clone(),
+        admin: args.admin,
+        timeout: args.timeout,
+    };
+    Ok(Asked::Doctor(Box::new(DoctorSettings {
+        doctor,
+        node,
+        connect_timeout: args.node.connect_timeout,
+        identity,
+        output: args.output,
+        log: args.node.log,
+    })))
 }
 
 fn settings(

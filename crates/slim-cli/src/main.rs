@@ -1,12 +1,15 @@
 //! The `slim` command: group and point-to-point conversations in a terminal or a
-//! script, and measurements.
+//! script, measurements, and a look at a node.
 //!
-//! [`args`] says what can be asked for, [`conversation`] and [`mod@bench`] do it,
+//! [`args`] says what can be asked for, [`conversation`], [`mod@bench`], [`top`] and
+//! [`doctor`] do it,
 //! [`output`] tells what happens and [`failure`] how it ends.
 
+mod admin;
 mod args;
 mod bench;
 mod conversation;
+mod doctor;
 mod failure;
 mod group;
 mod identity;
@@ -19,13 +22,14 @@ mod signals;
 mod source;
 mod terminal;
 mod tls_args;
+mod top;
 
 use std::io;
 use std::process::ExitCode;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use slim_client::{Client, ConnectError, Invitations};
+use slim_client::{Client, ConnectError, Invitations, Name, SharedSecret};
 use slim_identity::{Credentials, IssuerError, LoadError};
 use tokio::runtime::Builder;
 use tracing::level_filters::LevelFilter;
@@ -33,7 +37,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::prelude::*;
 
-use crate::args::{Asked, Format, Role, Settings};
+use crate::args::{Asked, DoctorSettings, Format, Role, Settings, TopSettings};
 use crate::conversation::Conversation;
 use crate::failure::Failure;
 use crate::node_option::NodeOption;
@@ -50,6 +54,8 @@ fn main() -> ExitCode {
     match args::parse(std::env::args_os()) {
         Ok(Asked::Conversation(settings)) => end(talk(&settings)),
         Ok(Asked::Bench(settings)) => end(measure(&settings)),
+        Ok(Asked::Doctor(settings)) => end(diagnose(&settings)),
+        Ok(Asked::Top(settings)) => end(look(&settings)),
         Ok(Asked::Identity(command)) => end(identity::run(&command)),
         Err(error) => end(Err(Failure::Usage(Box::new(error)))),
     }
@@ -80,6 +86,83 @@ fn measure(settings: &bench::args::Settings) -> Result<(), Failure> {
     work(&mut output, is_json, async |output| {
         let stop = listen_to_signals(output)?;
         bench::run(settings, output, &stop).await
+    })
+}
+
+/// Why somebody cannot be reached.
+fn diagnose(settings: &DoctorSettings) -> Result<(), Failure> {
+    let terminal = Terminal::detect();
+    let is_text = settings.output == Format::Text;
+    let text = is_text.then(|| Text::new(Kind::P2p, terminal.colours));
+    let mut output = Output::new(text, terminal.capable);
+    start_logs(settings.log, &output, false);
+    warn_of_ignored(&settings.node);
+    work(&mut output, !is_text, async |output| {
+        // There is nothing to be left in order.
+        let stop = listen_to_signals(output)?;
+        tokio::select! {
+            result = visit(settings, output) => result,
+            () = stop.requested() => Err(Failure::Interrupted),
+        }
+    })
+}
+
+async fn visit(settings: &DoctorSettings, output: &mut Output) -> Result<(), Failure> {
+    let path = &["doctor"];
+    let credentials = credentials(path, &settings.identity, &settings.doctor.from).await?;
+    let NodeOption { endpoint, tls, .. } = &settings.node;
+    let shown = settings.node.authorization();
+    let dialled = slim_client::dial(endpoint, tls, shown.as_ref(), settings.connect_timeout);
+    match dialled.await {
+        Ok(link) => doctor::run(&settings.doctor, credentials, link, output).await,
+        Err(error) => {
+            let failure = connect_failure(path, error);
+            doctor::tell_unreachable(&failure, output);
+            Err(failure)
+        }
+    }
+}
+
+/// Who we are, under this name, and whom we believe.
+async fn credentials(
+    path: &[&str],
+    source: &identity::Source,
+    name: &Name,
+) -> Result<doctor::Credentials, Failure> {
+    match source {
+        identity::Source::Secret(secret) => {
+            let name = name.readable();
+            let identity = SharedSecret::new(&name, secret.expose(), &mut rand::rng());
+            let identity = Arc::new(identity.map_err(|error| usage(path, &error))?);
+            Ok((identity.clone(), identity))
+        }
+        identity::Source::Files(sources) => {
+            let credentials = Credentials::load(sources).await.map_err(unloaded(path))?;
+            Ok((credentials.clone(), credentials))
+        }
+        identity::Source::Agent(workload) => {
+            let credentials = Credentials::from_agent(workload).await.map_err(unloaded(path))?;
+            Ok((credentials.clone(), credentials))
+        }
+    }
+}
+
+/// What a node is doing.
+fn look(settings: &TopSettings) -> Result<(), Failure> {
+    let terminal = Terminal::detect();
+    let is_text = settings.output == Format::Text;
+    let text = is_text.then(|| Text::new(Kind::Group, terminal.colours));
+    let mut output = Output::new(text, terminal.capable);
+    let is_screen = is_text && terminal.input && terminal.capable;
+    start_logs(
+        if is_screen && terminal.logs { LevelFilter::OFF } else { settings.log },
+        &output,
+        false,
+    );
+    work(&mut output, !is_text, async |output| {
+        let stop = listen_to_signals(output)?;
+        let place = top::Place { is_screen, colours: terminal.colours };
+        top::run(&settings.top, output, &stop, place).await
     })
 }
 
@@ -149,21 +232,11 @@ async fn connect(
     if !settings.accept_from.is_empty() {
         builder = builder.invitations(Invitations::from_prefixes(settings.accept_from.clone()));
     }
-    let builder = match &settings.identity {
-        identity::Source::Secret(secret) => {
-            builder.shared_secret(secret.expose()).map_err(|error| usage(path, &error))?
-        }
-        identity::Source::Files(sources) => {
-            let credentials = Credentials::load(sources).await.map_err(unloaded(path))?;
-            builder.identity(credentials.clone(), credentials)
-        }
-        identity::Source::Agent(workload) => {
-            let credentials = Credentials::from_agent(workload).await.map_err(unloaded(path))?;
-            builder.identity(credentials.clone(), credentials)
-        }
-    };
-    let mut builder =
-        builder.connect_timeout(settings.connect_timeout).tls(settings.node.tls.clone());
+    let (identity, verifier) = credentials(path, &settings.identity, &settings.local).await?;
+    let mut builder = builder
+        .identity(identity, verifier)
+        .connect_timeout(settings.connect_timeout)
+        .tls(settings.node.tls.clone());
     if let Some(authorization) = settings.node.authorization() {
         builder = builder.authorization(authorization);
     }

@@ -2,14 +2,25 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::termios::{OptionalActions, QueueSelector, Termios, tcflush, tcgetattr, tcsetattr};
+use rustix::termios::{
+    LocalModes, OptionalActions, QueueSelector, SpecialCodeIndex, Termios, tcflush, tcgetattr,
+    tcsetattr,
+};
 
 /// The mode that standard input was in before a prompt changed it.
 static MODE: OnceLock<Termios> = OnceLock::new();
 
 /// Ends what a prompt switches on: text that is pasted arrives marked as such.
 const PASTE_OFF: &str = "\x1b[?2004l";
+
+/// Another screen than the one with what was written before, and no cursor; and back.
+const SCREEN_ON: &str = "\x1b[?1049h\x1b[?25l";
+const SCREEN_OFF: &str = "\x1b[?25h\x1b[?1049l";
+
+/// POSIX `_POSIX_VDISABLE`: no character has this function.
+const DISABLED: u8 = 0;
 
 /// Which of the standard streams are terminals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +66,35 @@ pub(crate) fn begin() {
     }
 }
 
-/// Puts the terminal into the mode that [`begin`] found, if it was called.
+/// Whether the whole screen is ours.
+static SCREEN: AtomicBool = AtomicBool::new(false);
+
+/// Takes the whole screen, behind which the other one stays as it is, without a cursor;
+/// keys come one by one and are not shown. [`restore`] gives it back. ctrl-c is a signal,
+/// as ever; ctrl-z is not, since nobody would give the screen back for that time.
+///
+/// # Errors
+/// If standard input is no terminal.
+pub(crate) fn take_screen() -> io::Result<()> {
+    let mut mode = tcgetattr(io::stdin())?;
+    MODE.get_or_init(|| mode.clone());
+    mode.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
+    mode.special_codes[SpecialCodeIndex::VSUSP] = DISABLED;
+    mode.special_codes[SpecialCodeIndex::VMIN] = 1;
+    mode.special_codes[SpecialCodeIndex::VTIME] = 0;
+    tcsetattr(io::stdin(), OptionalActions::Now, &mode)?;
+    SCREEN.store(true, Ordering::SeqCst);
+    let mut stdout = io::stdout();
+    stdout.write_all(SCREEN_ON.as_bytes()).and_then(|()| stdout.flush())
+}
+
+/// Puts the terminal into the mode that [`begin`] or [`take_screen`] found, if one of them
+/// was called.
 pub(crate) fn restore() {
+    if SCREEN.swap(false, Ordering::SeqCst) {
+        let mut stdout = io::stdout();
+        stdout.write_all(SCREEN_OFF.as_bytes()).and_then(|()| stdout.flush()).ok();
+    }
     if let Some(mode) = MODE.get() {
         // The process is ending: there is nobody left to tell about an error.
         tcsetattr(io::stdin(), OptionalActions::Now, mode).ok();

@@ -46,5 +46,5 @@ pub use slim_session::{
     CloseReason, CreateError, DeliveryReport, IdentityBinding, Invitation, Invitations,
     InviteError, Member, MlsState, Outgoing, ParticipantChange, PresenceError, PublishError,
     ReceivedMessage, RemoveError, Role, SessionConfig, SessionEvent, SessionInfo, SessionState,
-    Timers,
+    Timers, sign_command,
 };

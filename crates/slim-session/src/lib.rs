@@ -48,3 +48,4 @@ pub use api::{
     SessionConfig, SessionEvent, SessionInfo, SessionState, Timers,
 };
 pub use endpoint::Endpoint;
+pub use voice::sign_command;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rand::{RngExt, rngs::StdRng};
-use slim_auth::{Identity, SigningKey};
+use slim_auth::{Identity, SignError, SigningKey};
 use slim_proto::{Body, Message, Publish, canonical};
 use tracing::error;
 
@@ -72,19 +72,26 @@ impl Voice {
     ) -> Option<Message> {
         publish.header.identity = self.token(now, rng)?;
         if matches!(publish.body, Body::Command(_)) {
-            let aad = canonical::header_aad(&publish);
-            let signature = self.sign(&aad)?;
-            publish.header.e2e_header_sig = Some(signature.into());
-            let input = canonical::payload_signing_input(&aad, &publish);
-            let signature = STANDARD.encode(self.sign(&input)?);
-            publish.metadata.insert(canonical::PAYLOAD_SIGNATURE.to_owned(), signature);
+            let signed = sign_command(self.key(), &mut publish);
+            signed.inspect_err(|reason| error!(%reason, "cannot sign")).ok()?;
         }
         Some(Message::Publish(publish))
     }
+}
 
-    fn sign(&self, bytes: &[u8]) -> Option<Vec<u8>> {
-        self.key().sign(bytes).inspect_err(|reason| error!(%reason, "cannot sign")).ok()
-    }
+/// Signs a command as every receiver checks it (wire protocol, control message
+/// signatures). Its header has to be complete, the token included. Sessions do this by
+/// themselves; it is for who asks without one.
+///
+/// # Errors
+/// If the system gives no random numbers.
+pub fn sign_command(key: &SigningKey, publish: &mut Publish) -> Result<(), SignError> {
+    let aad = canonical::header_aad(publish);
+    publish.header.e2e_header_sig = Some(key.sign(&aad)?.into());
+    let input = canonical::payload_signing_input(&aad, publish);
+    let signature = STANDARD.encode(key.sign(&input)?);
+    publish.metadata.insert(canonical::PAYLOAD_SIGNATURE.to_owned(), signature);
+    Ok(())
 }
 
 /// A message id for a command: random, and never 0, which receivers refuse.

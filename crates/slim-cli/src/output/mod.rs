@@ -18,6 +18,8 @@ use serde::{Serialize, Serializer};
 use slim_client::Name;
 
 use crate::bench::Report;
+use crate::doctor::Step;
+use crate::top::Sample;
 
 pub(crate) use writer::{LastWords, Output};
 
@@ -168,6 +170,10 @@ pub(crate) enum Event {
     },
     /// Something was measured.
     Bench(Box<Report>),
+    /// Something was looked at that may keep one name from reaching another.
+    Step(Step),
+    /// A node was looked at.
+    Top(Box<Sample>),
     /// The commands.
     Help {
         /// What can be typed, and what it does.

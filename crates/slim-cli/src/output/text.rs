@@ -8,11 +8,14 @@ use std::fmt::Write as _;
 
 use owo_colors::{AnsiColors, OwoColorize as _, Style};
 use slim_client::Name;
+use time::OffsetDateTime;
 
 use super::names::Names;
 use super::{
     Change, Event, GroupRole, InviteOutcome, Member, Payload, Place, Reason, SessionStart,
 };
+use crate::doctor::{Outcome, Step};
+use crate::top::view::table;
 
 /// Characters of a line that was lost, to tell which one it was.
 const EXCERPT: usize = 30;
@@ -72,6 +75,8 @@ impl Text {
                 Some(self.message(source, payload, *to_me))
             }
             Event::Bench(report) => Some(report.text()),
+            Event::Step(step) => Some(self.step(step)),
+            Event::Top(sample) => Some(table(sample, OffsetDateTime::now_utc())),
             Event::Error { code, message, .. } => {
                 let text = self.error(code, message);
                 Some(self.paint(&text, Style::new().red()))
@@ -187,6 +192,8 @@ impl Text {
             | Event::Lost { .. }
             | Event::Joined { .. }
             | Event::Bench(_)
+            | Event::Step(_)
+            | Event::Top(_)
             | Event::Error { .. } => return None,
         };
         Some(text)
@@ -294,6 +301,19 @@ impl Text {
             }
             Err(_) => visible(name),
         }
+    }
+
+    fn step(&self, step: &Step) -> String {
+        let (word, style) = match step.outcome {
+            Outcome::Ok => ("ok", Style::new().green()),
+            Outcome::Unclear => ("?", Style::new().yellow()),
+            Outcome::Failed => ("FAILED", Style::new().red().bold()),
+        };
+        let mut line = format!("{}  {}", self.paint(&format!("{word:<6}"), style), step.message);
+        if let Some(advice) = &step.advice {
+            line.push_str(&format!("\n        {}", self.paint(advice, Style::new().italic())));
+        }
+        line
     }
 
     fn paint(&self, text: &str, style: Style) -> String {

@@ -4,6 +4,7 @@
 
 mod auth;
 mod bench;
+mod doctor;
 mod group;
 mod identity;
 mod input;
@@ -13,4 +14,5 @@ mod spiffe;
 mod support;
 mod terminal;
 mod tls;
+mod top;
 mod usage;

@@ -23,6 +23,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// A node in this process.
 pub(crate) struct TestNode {
     address: SocketAddr,
+    admin: SocketAddr,
     tls: Option<ServerTls>,
     auth: Option<Arc<dyn Authenticator>>,
     runtime: Runtime,
@@ -41,7 +42,7 @@ impl TestNode {
             .build()
             .unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut node = Self { address, tls, auth, runtime, running: None };
+        let mut node = Self { address, admin: address, tls, auth, runtime, running: None };
         node.restart();
         node
     }
@@ -50,6 +51,11 @@ impl TestNode {
     pub(crate) fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.address)
+    }
+
+    /// Where it can be looked at.
+    pub(crate) fn admin(&self) -> String {
+        self.admin.to_string()
     }
 
     /// All links end, and nobody listens any more.
@@ -67,9 +73,11 @@ impl TestNode {
             tls: self.tls.clone(),
             auth: self.auth.clone(),
         };
-        let config = NodeConfig { listen: vec![listen], ..NodeConfig::default() };
+        let admin = Some(self.admin);
+        let config = NodeConfig { listen: vec![listen], admin, ..NodeConfig::default() };
         let node = self.runtime.block_on(Node::bind(config)).unwrap();
         self.address = node.local_addrs()[0];
+        self.admin = node.admin_addr().unwrap();
         let (shutdown, until_shutdown) = oneshot::channel::<()>();
         let ended = self.runtime.spawn(async move {
             node.run(async { until_shutdown.await.unwrap_or(()) }).await.unwrap();

@@ -31,6 +31,28 @@ fn terminal_with(node: &str, line: &str, change: impl FnOnce(&mut Command)) -> S
     Screen { session: spawn_with_options(command, options).unwrap() }
 }
 
+#[test]
+fn top_takes_the_screen_and_gives_it_back() {
+    let node = TestNode::start();
+    let mut bob = Slim::start(&node, "group --local a/b/bob");
+    bob.expect("waiting");
+    for quit in ["q", "\x03"] {
+        let mut command = command();
+        command.args(["top", "--admin", &node.admin()]).env("TERM", "xterm-256color");
+        let patience = u64::try_from(PATIENCE.as_millis()).unwrap();
+        let options = Options::new().timeout_ms(Some(patience));
+        let mut screen = Screen { session: spawn_with_options(command, options).unwrap() };
+        screen.shows("\x1b[?1049h");
+        screen.shows("a/b/bob");
+        screen.shows("sort: traffic");
+        screen.types("s");
+        screen.shows("sort: queue");
+        screen.types(quit);
+        screen.shows("\x1b[?1049l");
+        screen.ends(0);
+    }
+}
+
 /// What comes out of the terminal, colours and cursor movements included.
 struct Screen {
     session: PtySession,
