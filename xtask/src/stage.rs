@@ -73,6 +73,8 @@ pub(crate) struct Stage<'a> {
     pub(crate) passers_by: Vec<MemberId>,
     /// How strictly the reference checks identities: `off`, `warn`, `enforce`.
     pub(crate) identity_binding: &'static str,
+    /// What says who those are that start from now on, and its socket.
+    agent: Option<(Node, PathBuf)>,
     /// The keys of those who sign tokens instead of sharing a secret, if they do.
     jwks: Option<PathBuf>,
 }
@@ -107,6 +109,7 @@ impl<'a> Stage<'a> {
             acks: Acks::Listeners,
             passers_by: Vec::new(),
             identity_binding: "warn",
+            agent: None,
             jwks: None,
         };
         for attempt in 1.. {
@@ -190,6 +193,29 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
+    /// Has those who start from now on ask a SPIFFE agent who they are, instead of sharing
+    /// a secret. If it has a clock of its own, that goes with those of the members.
+    pub(crate) fn use_agent(&mut self, has_clock: bool) -> anyhow::Result<()> {
+        // The path of a socket is short, and that of the logs may be long.
+        let name = format!("slim-agent-{}-{}.sock", std::process::id(), ports::free()?);
+        let socket = std::env::temp_dir().join(name);
+        let log = self.log(clock::AGENT)?;
+        let mut command = self.tools.agent(&socket);
+        if has_clock {
+            self.give_clock(&mut command, clock::AGENT, 0)?;
+        }
+        self.agent = Some((Node::start(&mut command, Some(log))?, socket));
+        Ok(())
+    }
+
+    /// Has the agent sign with another key from now on.
+    pub(crate) fn rotate_keys(&mut self) -> anyhow::Result<()> {
+        let (agent, _) = self.agent.as_mut().context("there is no agent")?;
+        let answer = agent.ask("rotate")?;
+        ensure!(answer == "ok", "{answer}");
+        self.note(clock::AGENT, "has a new key")
+    }
+
     /// Starts a member.
     pub(crate) fn start(&mut self, part: &Part<'_>) -> anyhow::Result<MemberId> {
         let address = self.node_option.as_ref().unwrap_or(&self.node_address);
@@ -209,6 +235,9 @@ impl<'a> Stage<'a> {
             let signer = SIGNERS.iter().find(|signer| signer.subject == part.label);
             let signer = signer.with_context(|| format!("{} has no key", part.label))?;
             Tools::sign_tokens(&mut command, signer, jwks);
+        }
+        if let Some((_, socket)) = &self.agent {
+            Tools::ask_agent(&mut command, part.label, socket);
         }
         if let Some(ahead) = part.clock {
             self.give_clock(&mut command, part.label, ahead)?;
@@ -442,6 +471,10 @@ impl<'a> Stage<'a> {
 
     /// The verdict, once everything was played. The node ends last.
     pub(crate) fn finish(mut self) -> anyhow::Result<()> {
+        if let Some((agent, socket)) = self.agent.take() {
+            drop(agent);
+            fs::remove_file(socket).context("the agent's socket")?;
+        }
         while let Ok((id, output)) = self.outputs.try_recv() {
             self.on_output(id, output)?;
         }

@@ -26,7 +26,7 @@ use crate::credentials::{Credentials, LoadError, Own};
 /// How long the agent has for an answer.
 const LIMIT: Duration = Duration::from_secs(10);
 /// How often the clock is looked at: it may jump, as after a sleep of the machine.
-const LOOK: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_secs(2);
 /// Between two attempts to reach the agent: at first, and at most.
 const PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 /// So many characters of what an agent says are passed on.

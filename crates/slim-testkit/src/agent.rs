@@ -1,5 +1,6 @@
-//! A SPIFFE agent, as far as its Workload API is about tokens: it gives everybody who
-//! connects to its socket whatever identity of its trust domain is asked for.
+//! A SPIFFE agent: its Workload API gives everybody who connects to its socket tokens of
+//! whatever identity of its trust domain is asked for, and certificates of those that are
+//! registered.
 //!
 //! Written from the standard (SPIFFE Workload API §6, SPIFFE Workload Endpoint §5), and
 //! not with the library that talks to it.
@@ -23,6 +24,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
 use serde_json::{Value, json};
 use slim_auth::{JwtSigningKey, SigningKey};
 use tokio::net::UnixListener;
@@ -60,6 +62,30 @@ struct BundlesResponse {
     bundles: BTreeMap<String, Vec<u8>>,
 }
 
+#[derive(Clone, PartialEq, Message)]
+struct CertificatesResponse {
+    #[prost(message, repeated, tag = "1")]
+    svids: Vec<Certificate>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Certificate {
+    #[prost(string, tag = "1")]
+    spiffe_id: String,
+    #[prost(bytes = "vec", tag = "2")]
+    chain: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "4")]
+    bundle: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct AuthoritiesResponse {
+    #[prost(btree_map = "string, bytes", tag = "2")]
+    bundles: BTreeMap<String, Vec<u8>>,
+}
+
 /// An agent, and the authority behind it. Dropped, it is gone.
 #[derive(Debug)]
 pub struct Agent {
@@ -72,6 +98,7 @@ pub struct Agent {
 #[derive(Debug)]
 struct Authority {
     domain: String,
+    certificates: Vec<Certificate>,
     state: Mutex<State>,
     /// Counts the changes of the keys.
     changes: watch::Sender<u64>,
@@ -98,6 +125,17 @@ impl Agent {
     /// # Panics
     /// If no key can be made.
     pub fn start(path: &Path, domain: &str) -> io::Result<Self> {
+        Self::start_with(path, domain, &[SOMEBODY])
+    }
+
+    /// The same, where these have certificates, too.
+    ///
+    /// # Errors
+    /// If nothing can listen there.
+    ///
+    /// # Panics
+    /// If no key can be made.
+    pub fn start_with(path: &Path, domain: &str, names: &[&str]) -> io::Result<Self> {
         let state = State {
             keys: Vec::new(),
             federated: BTreeMap::new(),
@@ -108,6 +146,7 @@ impl Agent {
         };
         let authority = Authority {
             domain: domain.to_owned(),
+            certificates: certificates(domain, names).expect("certificates"),
             state: Mutex::new(state),
             changes: watch::Sender::new(0),
         };
@@ -257,6 +296,16 @@ impl Authority {
         Ok(SvidResponse { svids: vec![Svid { spiffe_id, svid }] })
     }
 
+    fn certificates(&self) -> CertificatesResponse {
+        CertificatesResponse { svids: self.certificates.clone() }
+    }
+
+    fn authorities(&self) -> AuthoritiesResponse {
+        let own = self.certificates.first().map(|first| first.bundle.clone()).unwrap_or_default();
+        let bundles = BTreeMap::from([(format!("spiffe://{}", self.domain), own)]);
+        AuthoritiesResponse { bundles }
+    }
+
     fn bundles(&self) -> BundlesResponse {
         let own = (format!("spiffe://{}", self.domain), self.jwks().into_bytes());
         let federated = self.state().federated.clone();
@@ -265,6 +314,29 @@ impl Authority {
             .map(|(domain, jwks)| (format!("spiffe://{domain}"), jwks.into_bytes()));
         BundlesResponse { bundles: federated.chain([own]).collect() }
     }
+}
+
+/// Certificates of these names of a trust domain (X.509-SVID §4 and §5).
+fn certificates(domain: &str, names: &[&str]) -> Result<Vec<Certificate>, rcgen::Error> {
+    let san = |id: &str| Ok::<_, rcgen::Error>(SanType::URI(id.try_into()?));
+    let mut params = CertificateParams::default();
+    params.subject_alt_names.push(san(&format!("spiffe://{domain}"))?);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let key = KeyPair::generate()?;
+    let bundle = params.self_signed(&key)?.der().to_vec();
+    let issuer = Issuer::new(params, key);
+    let certificate = |name: &&str| {
+        let spiffe_id = format!("spiffe://{domain}/{name}");
+        let mut params = CertificateParams::default();
+        params.subject_alt_names.push(san(&spiffe_id)?);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.is_ca = IsCa::ExplicitNoCa;
+        let key = KeyPair::generate()?;
+        let chain = params.signed_by(&key, &issuer)?.der().to_vec();
+        Ok(Certificate { spiffe_id, chain, key: key.serialize_der(), bundle: bundle.clone() })
+    };
+    names.iter().map(certificate).collect()
 }
 
 /// A gRPC status that is not OK.
@@ -307,21 +379,34 @@ async fn answer(
             }
         }
         (true, "/SpiffeWorkloadAPI/FetchJWTBundles") => {
-            tokio::spawn(async move {
-                let mut changes = authority.changes.subscribe();
-                while frames.message(&authority.bundles()).await {
-                    tokio::select! {
-                        changed = changes.changed() => if changed.is_err() { return },
-                        () = frames.0.closed() => return,
-                    }
-                }
-            });
+            tokio::spawn(stream(authority, frames, Authority::bundles));
+        }
+        (true, "/SpiffeWorkloadAPI/FetchX509SVID") => {
+            tokio::spawn(stream(authority, frames, Authority::certificates));
+        }
+        (true, "/SpiffeWorkloadAPI/FetchX509Bundles") => {
+            tokio::spawn(stream(authority, frames, Authority::authorities));
         }
         (true, _) => frames.end(Some(Status(12, "not implemented"))).await,
     }
     let mut response = Response::new(body_of_answer);
     response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
     Ok(response)
+}
+
+/// Tells it now, and again whenever something has changed.
+async fn stream<M: Message>(
+    authority: Arc<Authority>,
+    frames: Sender,
+    what: impl Fn(&Authority) -> M,
+) {
+    let mut changes = authority.changes.subscribe();
+    while frames.message(&what(&authority)).await {
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = frames.0.closed() => return,
+        }
+    }
 }
 
 /// The writing end of an answer.

@@ -290,6 +290,13 @@ pub(super) const CASES: &[Case] = &[
         play: groups::tokens,
     },
     Case {
+        name: "spiffe",
+        about: "the same with identities by the Workload API of a SPIFFE agent, whose key changes",
+        is_slow: false,
+        casts: || with_and_without_mls(groups(&Side::BOTH, &[Ours, Theirs, Ours, Theirs])),
+        play: groups::spiffe,
+    },
+    Case {
         name: "away",
         about: "one of each kind goes away on purpose, and comes back",
         is_slow: false,
@@ -309,6 +316,24 @@ pub(super) const CASES: &[Case] = &[
         is_slow: true,
         casts: || with_and_without_mls(groups(&[Ours], &[Ours, Theirs, Theirs, Ours])),
         play: clocks::hour,
+    },
+    Case {
+        name: "hour of tokens",
+        about: "the same with JSON Web Tokens that the members sign",
+        is_slow: true,
+        casts: || with_and_without_mls(groups(&[Ours], &[Ours, Theirs, Theirs, Ours])),
+        play: clocks::hour_of_tokens,
+    },
+    Case {
+        name: "hour of svids",
+        about: "the same with tokens of a SPIFFE agent, among ours",
+        is_slow: true,
+        casts: || {
+            let by_ours = |cast: &Cast| cast.moderator == Ours;
+            let casts = with_and_without_mls(groups(&[Ours], &[Ours, Ours]));
+            casts.into_iter().filter(by_ours).collect()
+        },
+        play: clocks::hour_of_svids,
     },
     Case {
         name: "pause",

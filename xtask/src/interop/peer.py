@@ -9,7 +9,8 @@ case of `cargo xtask interop` is written once, whoever plays whom:
     peer.py rpc   --local org/ns/app --slim URL [--remote PEER]
 
 The shared secret is in SLIM_SHARED_SECRET, or there are `--identity KEY --subject NAME
---algorithm ALG --trust JWKS --audience NAME`, and tokens are signed. On stdin each line is published, and
+--algorithm ALG --trust JWKS --audience NAME`, and tokens are signed, or `--spire-socket
+PATH --spiffe-id ID --audience NAME`, and a SPIFFE agent has them. On stdin each line is published, and
 there are `/invite NAME`, `/remove NAME`, `/publish {JSON}` (without "to"), `/who`,
 `/away` (soft close), `/back` (rejoin) and `/leave`. Instead of `/to NAME TEXT` there is
 
@@ -70,7 +71,8 @@ def parse():
         options.add_argument("--max-retries", type=int, default=5)
         options.add_argument("--no-echo", action="store_true")
         options.add_argument("--best-effort", action="store_true")
-        for option in ("--identity", "--subject", "--algorithm", "--trust", "--audience"):
+        for option in ("--identity", "--subject", "--algorithm", "--trust", "--audience",
+                       "--spire-socket", "--spiffe-id"):
             options.add_argument(option)
     return parser.parse_args()
 
@@ -263,11 +265,21 @@ def token_identity(args):
     )
 
 
+def agent_identity(args):
+    """What a SPIFFE agent says who we are, and whom to believe."""
+    config = slim.SpireConfig(socket_path=args.spire_socket, target_spiffe_id=args.spiffe_id,
+                              jwt_audiences=[args.audience], trust_domains=[])
+    return (slim.IdentityProviderConfig.SPIRE(config=config),
+            slim.IdentityVerifierConfig.SPIRE(config=config))
+
+
 async def connect(args):
     service = slim.create_service(args.local.replace("/", "-"))
     name = slim.Name.from_string(args.local)
     # The async variants panic: "there is no reactor running".
-    if args.identity:
+    if args.spire_socket:
+        app = service.create_app(name, *agent_identity(args))
+    elif args.identity:
         app = service.create_app(name, *token_identity(args))
     else:
         app = service.create_app_with_secret(name, os.environ["SLIM_SHARED_SECRET"])

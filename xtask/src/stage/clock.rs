@@ -12,6 +12,8 @@ use super::record::MemberId;
 
 /// Where systems have libfaketime, for processes with threads.
 const FOLDERS: [&str; 2] = ["/usr/lib", "/usr/local/lib"];
+/// As what the clock of the agent goes.
+pub(super) const AGENT: &str = "agent";
 const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
 
 impl Stage<'_> {
@@ -35,8 +37,13 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Moves the clocks of these, so that they are so many seconds ahead.
+    /// Moves the clocks of these, and that of the agent if it has one, so that they are so
+    /// many seconds ahead.
     pub(crate) fn set_clocks(&mut self, ids: &[MemberId], ahead: i64) -> anyhow::Result<()> {
+        let of_agent = self.clock_file(AGENT);
+        if of_agent.exists() {
+            set(&of_agent, ahead)?;
+        }
         for &id in ids {
             let label = self.member(id).label.clone();
             set(&self.clock_file(&label), ahead)?;

@@ -17,6 +17,9 @@ pub(crate) const SECRET: &str = "the-secret-of-a-conversation-that-everybody-may
 /// What all groups are called.
 pub(crate) const CHANNEL: &str = "interop/ns/chat";
 
+/// Whose identities members have by a SPIFFE agent.
+const TRUST_DOMAIN: &str = "interop.example";
+
 /// What is needed to start either side.
 #[derive(Clone, Debug)]
 pub(crate) struct Tools {
@@ -108,6 +111,23 @@ impl Tools {
         let key = keys().join(signer.key).with_extension("pem");
         command.arg("--identity").arg(key).arg("--trust").arg(jwks);
         command.args(["--subject", signer.subject, "--algorithm", signer.algorithm]);
+        command.args(["--audience", "interop"]);
+    }
+
+    /// A SPIFFE agent at this socket, whose tokens last an hour.
+    pub(crate) fn agent(&self, socket: &Path) -> Command {
+        let mut command = program(&self.programs.helper("slim-agent"));
+        // The reference wants to see a certificate of itself before it asks for a token.
+        command.arg(socket).args([TRUST_DOMAIN, "3600"]);
+        command.args(SIGNERS.iter().map(|signer| signer.subject)).arg("newcomer");
+        command
+    }
+
+    /// Has a member be whom this agent says, instead of sharing the secret.
+    pub(crate) fn ask_agent(command: &mut Command, label: &str, socket: &Path) {
+        command.env_remove("SLIM_SHARED_SECRET");
+        command.arg("--spire-socket").arg(socket);
+        command.args(["--spiffe-id", &format!("spiffe://{TRUST_DOMAIN}/{label}")]);
         command.args(["--audience", "interop"]);
     }
 

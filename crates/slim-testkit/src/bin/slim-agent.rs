@@ -1,5 +1,5 @@
-//! A SPIFFE agent for tests: `slim-agent SOCKET DOMAIN LIFETIME`, the last in seconds. It
-//! says where it listens. Lines of its input, each answered with `ok`:
+//! A SPIFFE agent for tests: `slim-agent SOCKET DOMAIN LIFETIME NAME...`. Its tokens last
+//! so many seconds, and the names have certificates, too. It says where it listens. Lines of its input, each answered with `ok`:
 //!
 //! - `rotate`: it signs with a new key, and the old ones still verify;
 //! - `forget`: only the newest still does.
@@ -13,12 +13,13 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, stdin};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [socket, domain, lifetime] = &arguments[..] else { return usage() };
+    let [socket, domain, lifetime, names @ ..] = &arguments[..] else { return usage() };
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let Ok(lifetime) = lifetime.parse() else { return usage() };
     let served = tokio::runtime::Runtime::new().and_then(|runtime| {
         runtime.block_on(async {
             let path = PathBuf::from(socket);
-            let agent = Agent::start(&path, domain)?;
+            let agent = Agent::start_with(&path, domain, &names)?;
             agent.set_lifetime(lifetime);
             println!("listening on {}", path.display());
             let mut lines = BufReader::new(stdin()).lines();
@@ -47,6 +48,6 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: slim-agent SOCKET DOMAIN LIFETIME");
+    eprintln!("usage: slim-agent SOCKET DOMAIN LIFETIME NAME...");
     ExitCode::FAILURE
 }

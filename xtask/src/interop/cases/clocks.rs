@@ -158,6 +158,19 @@ pub(super) fn hour(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     stage.close(moderator, &participants)
 }
 
+/// The same with tokens that each signs for itself.
+pub(super) fn hour_of_tokens(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    stage.use_tokens()?;
+    hour(stage)
+}
+
+/// The same with tokens of a SPIFFE agent, among ours: the reference renews its token
+/// after some time has passed, whatever its clock says.
+pub(super) fn hour_of_svids(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    stage.use_agent(true)?;
+    hour(stage)
+}
+
 /// Waits until the encryption stands there at one of ours.
 fn epoch_becomes(stage: &mut Stage<'_>, id: MemberId, wanted: u64) -> anyhow::Result<()> {
     let deadline = Instant::now() + STEP_TIMEOUT;

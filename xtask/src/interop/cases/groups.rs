@@ -63,6 +63,26 @@ pub(super) fn tokens(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     enforced(stage)
 }
 
+/// The same with what a SPIFFE agent says, which signs with another key in between.
+pub(super) fn spiffe(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    stage.use_agent(false)?;
+    stage.identity_binding = "enforce";
+    let participants = stage.participants()?;
+    let (late, first) = participants.split_last().expect("the cast has four");
+    let moderator = stage.moderator(first)?;
+    stage.converse(&[first, &[moderator]].concat(), 2)?;
+    stage.rotate_keys()?;
+    stage.invite(moderator, *late)?;
+    let newcomer = stage.start(&Part::participant(stage.cast.moderator.other(), "newcomer"))?;
+    stage.all_have(&[newcomer], "waiting")?;
+    stage.invite(moderator, newcomer)?;
+    let everybody = [&participants[..], &[newcomer]].concat();
+    stage.converse(&[&everybody[..], &[moderator]].concat(), 2)?;
+    stage.remove(moderator, participants[0])?;
+    stage.converse(&[&everybody[1..], &[moderator]].concat(), 2)?;
+    stage.close(moderator, &everybody[1..])
+}
+
 /// What members say in a burst.
 const BURST: usize = 500;
 
