@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use crate::Policy;
 use slim_link::{
     AcceptConfig, Authorization, ClientTls, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_NEWCOMERS,
     DEFAULT_MAX_QUEUED_BYTES, DEFAULT_QUEUE_BYTES, Keepalive, ListenConfig, Principal, Target,
@@ -138,6 +139,9 @@ pub struct NodeConfig {
     /// Default none: no limit. Who sends more is slowed down by flow control, and
     /// loses nothing; so are its own subscriptions.
     pub max_messages_per_second: Option<NonZeroU32>,
+    /// Which names are whose. Default none: whoever has a link may subscribe to any name,
+    /// and publish to any. With one, what no rule allows is denied.
+    pub policy: Option<Policy>,
     /// How it is noticed that an application is gone without a word, and how old a
     /// connection gets.
     pub keepalive: Keepalive,
@@ -163,6 +167,7 @@ impl Default for NodeConfig {
             slow_subscriber_grace: Duration::from_secs(1),
             max_subscriptions_per_link: DEFAULT_MAX_SUBSCRIPTIONS,
             max_messages_per_second: None,
+            policy: None,
             keepalive: Keepalive::default(),
             drain_timeout: Duration::from_secs(10),
         }

@@ -22,6 +22,7 @@
 //! not to be encrypted has to give a certificate.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -33,6 +34,7 @@ use self::section::{ConfigError, Section};
 
 pub(crate) mod auth;
 pub(crate) mod peers;
+pub(crate) mod policy;
 pub(crate) mod section;
 #[cfg(test)]
 mod tests;
@@ -69,6 +71,8 @@ pub(crate) struct FileConfig {
     pub(crate) node_id: Option<String>,
     pub(crate) peers: Option<PeersConfig>,
     pub(crate) servers: Vec<Server>,
+    /// Where the policy is.
+    pub(crate) policy: Option<PathBuf>,
     pub(crate) require_header_mac: Option<bool>,
     pub(crate) negotiation_timeout: Option<Duration>,
     pub(crate) keepalive: Keepalive,
@@ -220,6 +224,7 @@ fn read_dataplane(mut section: Section, config: &mut FileConfig) -> Result<(), C
         }
         server.deny_rest()?;
     }
+    config.policy = section.text("policy")?.map(PathBuf::from);
     config.limits = read_limits(section.section("limits")?)?;
     section.refuse("outbound_clients", "only dataplane.clients are supported")?;
     if section.flag("enforce_pqc")? == Some(true) {

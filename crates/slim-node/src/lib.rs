@@ -23,12 +23,14 @@ mod admin;
 mod auth;
 mod config;
 mod dialler;
+mod guard;
 mod limits;
 mod links;
 mod mesh;
 mod metrics;
 mod peering;
 mod peers;
+mod policy;
 mod rate;
 mod router;
 mod server;
@@ -44,6 +46,10 @@ pub use config::{
 pub use limits::NodeLimits;
 pub use metrics::{Dropped, Metrics, MetricsSnapshot};
 pub use peers::Topology;
+pub use policy::{
+    Action, Decision, NamePattern, NamePatternError, Policy, PolicyHandle, PrincipalPattern,
+    PrincipalPatternError, Rule,
+};
 pub use server::{BindError, Node};
 pub use slim_link::{
     Authenticator, Authorization, Certificates, ClientTls, DEFAULT_RELOAD_INTERVAL, Endpoint,

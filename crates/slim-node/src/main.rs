@@ -12,7 +12,7 @@ use clap::{Parser, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use slim_node::{
     BindError, Certificates, Endpoint, KeyPair, ListenConfig, ListenError, Node, NodeConfig,
-    NodeLimits, PeersConfig, Pem, ServerTls, Topology,
+    NodeLimits, PeersConfig, Pem, Policy, PolicyHandle, ServerTls, Topology,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{Level, error, info, warn};
@@ -21,9 +21,11 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use self::command::{Command, read_policy};
 use self::file::peers::PeerOption;
 use self::file::{FileConfig, Reference, Server};
 
+mod command;
 mod file;
 
 /// Exit status: it cannot listen, or stopped by itself.
@@ -33,8 +35,10 @@ const USAGE: u8 = 2;
 
 /// Passes messages on between SLIM applications.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Address to listen on, or unix:///path; may repeat; port 0 picks one; overrides
     /// the file
     /// [default: 127.0.0.1:46357]
@@ -70,6 +74,10 @@ struct Args {
     /// Authorities of the peers that are dialled, PEM [default: the system's]
     #[arg(long, value_name = "FILE", requires = "peer")]
     peer_ca: Option<PathBuf>,
+    /// Policy, YAML: which names are whose; read again at SIGHUP; overrides the file
+    /// [default: none, every link may have any name]
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
     /// Configuration file, YAML
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -110,14 +118,16 @@ fn main() -> ExitCode {
     match start(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // Nothing else can be done if stderr is closed.
-            writeln!(io::stderr(), "slim-node: {}", failure.text).ok();
+            if !failure.text.is_empty() {
+                // Nothing else can be done if stderr is closed.
+                writeln!(io::stderr(), "slim-node: {}", failure.text).ok();
+            }
             ExitCode::from(failure.status)
         }
     }
 }
 
-/// Why the program ends, in one line.
+/// Why the program ends, in one line; in none if that was said.
 #[derive(Debug)]
 struct Failure {
     status: u8,
@@ -131,6 +141,9 @@ impl Failure {
 }
 
 fn start(args: Args) -> Result<(), Failure> {
+    if let Some(command) = args.command {
+        return command::run(command);
+    }
     if let Some(path) = &args.check {
         return check(path);
     }
@@ -173,11 +186,30 @@ fn start(args: Args) -> Result<(), Failure> {
     }
     let runtime = runtime.build().map_err(|error| Failure::new(FAILED, error.to_string()))?;
     let servers = servers(args.listen, tls, &mut file);
-    let mut config = node_config(file);
+    let policy = args.policy.clone().or_else(|| file.policy.clone());
+    let policy = policy.as_deref().map(read_policy).transpose()?;
+    let mut config = NodeConfig { policy, ..node_config(file) };
     fit_descriptors(&mut config);
     let set_level = args.log.is_none().then_some(set_level);
-    let reload = Reload { file: args.config, options, set_level };
+    let reload = Reload { file: args.config, policy: args.policy, options, set_level };
     runtime.block_on(run(config, servers, reload))
+}
+
+/// Says at the start whether names belong to anybody.
+fn tell_policy(policy: Option<&Policy>, listen: &[ListenConfig]) {
+    let is_known = |listen: &ListenConfig| {
+        let has_ca = listen.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        listen.auth.is_some() || has_ca
+    };
+    match policy {
+        None => info!("no policy: every link may subscribe to any name, and publish to any"),
+        Some(policy) => {
+            info!(rules = policy.rules.len(), "what no rule of the policy allows is denied");
+            for ListenConfig { endpoint, .. } in listen.iter().filter(|one| !is_known(one)) {
+                warn!(%endpoint, "nobody is known here: of the policy, only rules for anyone count");
+            }
+        }
+    }
 }
 
 /// Says whether a file could be used, with the certificates that it names.
@@ -200,6 +232,9 @@ fn check(path: &Path) -> Result<(), Failure> {
         if let Some(target) = peer.target.as_ref().filter(|target| target.is_tls()) {
             target.check_tls(&peer.tls).map_err(|error| bad(format!("{target}: {error}")))?;
         }
+    }
+    if let Some(policy) = &file.policy {
+        read_policy(policy)?;
     }
     let mut stdout = io::stdout().lock();
     // If nobody reads it, the status says the same.
@@ -257,8 +292,10 @@ impl LimitOptions {
 
 /// What is done anew at SIGHUP.
 struct Reload {
-    /// For the log level and the limits.
+    /// For the log level, the limits, and the place of the policy.
     file: Option<PathBuf>,
+    /// Where an option says that the policy is.
+    policy: Option<PathBuf>,
     options: LimitOptions,
     /// Unless an option says the level.
     set_level: Option<Box<dyn Fn(LevelFilter) + Send>>,
@@ -266,7 +303,12 @@ struct Reload {
 
 impl Reload {
     /// Reads files, so it blocks for a moment. What cannot be used changes nothing.
-    fn now(&self, certificates: &[Certificates], limits: &NodeLimits) {
+    fn now(
+        &self,
+        certificates: &[Certificates],
+        limits: &NodeLimits,
+        policy: Option<&PolicyHandle>,
+    ) {
         for certificates in certificates {
             let endpoint = certificates.endpoint();
             match certificates.reload() {
@@ -275,7 +317,10 @@ impl Reload {
                 Err(error) => warn!(%endpoint, %error, "the old certificates stay"),
             }
         }
-        match self.file.as_deref().map(read_file) {
+        let file = self.file.as_deref().map(read_file);
+        let named = file.as_ref().and_then(|file| file.as_ref().ok()?.policy.clone());
+        load_policy(policy, self.policy.clone().or(named).as_deref());
+        match file {
             None => {}
             Some(Ok(mut file)) => {
                 if let Some(set_level) = &self.set_level {
@@ -291,6 +336,23 @@ impl Reload {
             }
             Some(Err(failure)) => {
                 warn!(reason = failure.text, "the log level and the limits stay");
+            }
+        }
+    }
+}
+
+/// Has the node take the policy as it is in the file now.
+fn load_policy(policy: Option<&PolicyHandle>, path: Option<&Path>) {
+    match (policy, path.map(read_policy)) {
+        (None, None) => {}
+        (None, Some(_)) => warn!("a policy where there was none counts from the next start"),
+        (Some(_), None) => warn!("no policy is named any more: the old one stays"),
+        (Some(_), Some(Err(failure))) => warn!(reason = failure.text, "the old policy stays"),
+        (Some(handle), Some(Ok(policy))) => {
+            let rules = policy.rules.len();
+            match handle.set(policy) {
+                true => info!(rules, "policy loaded anew"),
+                false => info!("the policy is the same"),
             }
         }
     }
@@ -379,6 +441,7 @@ fn node_config(file: FileConfig) -> NodeConfig {
     let limits = file.limits;
     let rate = limits.messages_per_second_per_link;
     NodeConfig {
+        policy: None,
         max_connections: limits.connections.unwrap_or(default.max_connections),
         max_unnegotiated_connections: (limits.unnegotiated_connections)
             .unwrap_or(default.max_unnegotiated_connections),
@@ -453,6 +516,7 @@ async fn run(mut config: NodeConfig, servers: Vec<Server>, reload: Reload) -> Re
     let mut signals = Signals::new().map_err(|error| failed(&error))?;
     let mut hangup = signal(SignalKind::hangup()).map_err(|error| failed(&error))?;
     config.listen = authenticated(servers).await?;
+    let (rules, listen) = (config.policy.clone(), config.listen.clone());
     let node_id = config.node_id.clone();
     let node = Node::bind(config).await.map_err(|error| {
         // Certificates that cannot be used are configuration.
@@ -469,11 +533,12 @@ async fn run(mut config: NodeConfig, servers: Vec<Server>, reload: Reload) -> Re
         }
     }
     info!(node_id, version = env!("CARGO_PKG_VERSION"), "node up");
+    tell_policy(rules.as_ref(), &listen);
     let metrics = node.metrics();
-    let (certificates, limits) = (node.certificates(), node.limits());
+    let (certificates, limits, policy) = (node.certificates(), node.limits(), node.policy());
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            tokio::task::block_in_place(|| reload.now(&certificates, &limits));
+            tokio::task::block_in_place(|| reload.now(&certificates, &limits, policy.as_ref()));
         }
     });
     let shutdown = async move {

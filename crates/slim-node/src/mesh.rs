@@ -225,6 +225,17 @@ impl<T: Target> Side<T> {
         }
     }
 
+    /// Takes names from an application that are not to be kept, and gives them. A peer
+    /// withdraws its own.
+    pub(crate) fn withdraw(&mut self, keep: impl Fn(&RouteName) -> bool) -> Vec<RouteName> {
+        let Self::App { routes, mesh } = self else { return Vec::new() };
+        let gone = routes.withdraw(keep);
+        if let Some(mesh) = mesh {
+            gone.iter().for_each(|name| mesh.unsubscribed(*name));
+        }
+        gone
+    }
+
     /// How many names the link leads to.
     pub(crate) fn names(&self) -> usize {
         match self {

@@ -49,6 +49,11 @@ pub struct MetricsSnapshot {
     /// Subscriptions that were refused because the link has too many, and
     /// unsubscriptions of what it has not.
     pub refused_subscriptions: u64,
+    /// Subscriptions that the policy does not allow; those that were answered are among
+    /// the refused ones, too.
+    pub denied_subscriptions: u64,
+    /// Names that were taken from their links because a new policy does not allow them.
+    pub withdrawn_subscriptions: u64,
     /// How often a link was not read for a while because it had sent more than
     /// [`NodeConfig::max_messages_per_second`](crate::NodeConfig::max_messages_per_second).
     pub throttled: u64,
@@ -78,6 +83,8 @@ pub struct Dropped {
     pub unexpected: u64,
     /// No hops left.
     pub ttl_expired: u64,
+    /// The policy does not allow the destination, or the source.
+    pub denied: u64,
     /// Too large to be forwarded.
     pub too_large: u64,
     /// Nobody but perhaps the sender has subscribed to the name.
@@ -97,6 +104,8 @@ pub(crate) enum Counter {
     DeliveredBytes,
     ShedLinks,
     RefusedSubscriptions,
+    DeniedSubscriptions,
+    WithdrawnSubscriptions,
     Throttled,
     FailedDials,
     Unacknowledged,
@@ -104,6 +113,7 @@ pub(crate) enum Counter {
     BadMac,
     Unexpected,
     TtlExpired,
+    Denied,
     TooLarge,
     NoSubscriber,
     LinkClosed,
@@ -143,6 +153,8 @@ impl Metrics {
             refused_links: self.accepted.refused_links(),
             unauthenticated_links: self.accepted.unauthenticated_links(),
             refused_subscriptions: read(Counter::RefusedSubscriptions),
+            denied_subscriptions: read(Counter::DeniedSubscriptions),
+            withdrawn_subscriptions: read(Counter::WithdrawnSubscriptions),
             throttled: read(Counter::Throttled),
             links: self.links.count() as u64,
             opened_links: self.links.ever(),
@@ -161,6 +173,7 @@ impl Metrics {
                 bad_mac: read(Counter::BadMac),
                 unexpected: read(Counter::Unexpected),
                 ttl_expired: read(Counter::TtlExpired),
+                denied: read(Counter::Denied),
                 too_large: read(Counter::TooLarge),
                 no_subscriber: read(Counter::NoSubscriber),
                 link_closed: read(Counter::LinkClosed),

@@ -17,7 +17,7 @@
 //! The destination is only read: a message for any instance still says so when it
 //! arrives. `recv_from` and `forward_to` name connections of the process that
 //! wrote them and are not looked at. What fails the checks of [`Frame::parse`] or
-//! its MAC does not get here.
+//! its MAC does not get here, nor what a policy does not allow.
 
 use std::sync::Arc;
 

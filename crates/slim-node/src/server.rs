@@ -26,14 +26,16 @@ use slim_proto::{ConnectionType, Frame, Message, RoutedFrame, SubscriptionAck};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::{Instrument, debug, info, info_span, trace};
+use tracing::{Instrument, debug, info, info_span, trace, warn};
 
 use crate::admin::Admin;
 use crate::dialler::Dialler;
+use crate::guard::{Denied, Guard};
 use crate::links::Links;
 use crate::mesh::{Side, Target};
 use crate::metrics::{Counter, Metrics, Tally};
 use crate::peering::{self, Peering};
+use crate::policy::{Action, Policy, PolicyHandle};
 use crate::rate::Rate;
 use crate::router::{Routed, Subscriptions, route};
 use crate::subscriber::{About, Full, Subscriber};
@@ -128,6 +130,7 @@ impl Node {
             turns: AtomicU64::new(0),
             links,
             limits: NodeLimits::new(&config),
+            policies: config.policy.clone().map(|policy| watch::Sender::new(Arc::new(policy))),
         };
         Ok(Self { listeners, local_addrs, config, admin, shared: Arc::new(shared) })
     }
@@ -152,6 +155,11 @@ impl Node {
     /// The node's counters. They can be read while it runs and afterwards.
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.shared.metrics)
+    }
+
+    /// Its policy, to be replaced while it runs, if [`NodeConfig::policy`] gives one.
+    pub fn policy(&self) -> Option<PolicyHandle> {
+        self.shared.policies.clone().map(PolicyHandle)
     }
 
     /// Its limits, to be changed while it runs.
@@ -220,6 +228,7 @@ pub(crate) struct Shared {
     turns: AtomicU64,
     links: Arc<Links>,
     limits: NodeLimits,
+    policies: Option<watch::Sender<Arc<Policy>>>,
 }
 
 /// Who opens a link, for the log.
@@ -263,6 +272,16 @@ impl Shared {
         peers.peers.iter().filter_map(dialler).collect()
     }
 
+    /// What keeps a link to the policy, if there is one.
+    fn guard(&self, side: &Side<Subscriber>, is_dialled: bool) -> Option<Box<Guard>> {
+        let principals = &side.link().about().info.principals;
+        // A peer speaks for its applications, and has asked its own policy. It is one if we
+        // have dialled it, or if it has shown that it is the one that we know.
+        let is_peer = matches!(side, Side::Peer { .. }) && (is_dialled || !principals.is_empty());
+        let policies = self.policies.as_ref().filter(|_| !is_peer)?;
+        Some(Box::new(Guard::new(policies.subscribe(), Arc::clone(principals))))
+    }
+
     /// Not an `async fn`, whose future would keep room for all of `link` besides what is
     /// made of it: a node has many links.
     pub(crate) fn serve(
@@ -295,7 +314,10 @@ impl Shared {
                 (Some(Side::App { routes, mesh }), None)
             }
         };
-        let task = side.map(|side| Box::new(LinkTask::new(Arc::clone(&self), frames, side)));
+        let task = side.map(|side| {
+            let guard = self.guard(&side, is_dialled);
+            Box::new(LinkTask::new(Arc::clone(&self), frames, side, guard))
+        });
         let shown = task.as_ref().map(|task| self.links.enter(task.side.link()));
         let work = async move {
             let _shown = shown;
@@ -327,6 +349,8 @@ struct LinkTask {
     /// What the reader has dropped as far as it is counted.
     drops: Drops,
     rate: Option<Rate>,
+    /// None without a policy.
+    guard: Option<Box<Guard>>,
 }
 
 /// What is queued but not yet sent off.
@@ -343,16 +367,31 @@ struct Turn<'f> {
 }
 
 impl LinkTask {
-    fn new(shared: Arc<Shared>, frames: FrameReader, side: Side<Subscriber>) -> Self {
+    fn new(
+        shared: Arc<Shared>,
+        frames: FrameReader,
+        side: Side<Subscriber>,
+        guard: Option<Box<Guard>>,
+    ) -> Self {
         let drops = frames.drops();
-        Self { shared, frames, side, tally: Tally::default(), drops, rate: None }
+        Self { shared, frames, side, tally: Tally::default(), drops, rate: None, guard }
     }
 
     /// Serves the link until it ends.
     async fn run(&mut self) -> LinkEnd {
         let mut batch = Vec::new();
         let end = loop {
-            let read = self.frames.read_batch(&mut batch).await;
+            let read = match &mut self.guard {
+                None => self.frames.read_batch(&mut batch).await,
+                Some(guard) => tokio::select! {
+                    biased;
+                    () = guard.changed() => {
+                        self.withdraw();
+                        continue;
+                    }
+                    read = self.frames.read_batch(&mut batch) => read,
+                },
+            };
             self.follow_limits();
             let received = self.count_received(&batch);
             self.handle(&batch).await;
@@ -439,6 +478,9 @@ impl LinkTask {
     /// no room.
     #[must_use]
     fn handle_frame<'f>(&mut self, frame: &'f Frame, turn: &mut Turn<'f>) -> Option<Box<Message>> {
+        if let Some(denied) = self.guard.as_mut().and_then(|guard| guard.check(frame).err()) {
+            return self.deny(frame, &denied, turn);
+        }
         turn.targets.clear();
         let mesh = self.shared.peering.as_ref().map(|peering| &**peering.mesh());
         match route(frame, &self.shared.table, mesh, &mut self.side, &mut turn.targets) {
@@ -471,6 +513,45 @@ impl LinkTask {
             }
         }
         None
+    }
+
+    /// Tells whoever subscribes; who publishes is never told.
+    fn deny(
+        &mut self,
+        frame: &Frame,
+        denied: &Denied,
+        turn: &mut Turn<'_>,
+    ) -> Option<Box<Message>> {
+        let (guard, routed) = (self.guard.as_mut()?, frame.routed()?);
+        guard.log(denied, routed, Instant::now());
+        let reason = guard.reason(denied);
+        if !matches!(frame, Frame::Subscribe(_)) {
+            self.tally.add(Counter::Denied, 1);
+            return None;
+        }
+        self.tally.add(Counter::DeniedSubscriptions, 1);
+        match routed.subscription_id() {
+            0 => None,
+            subscription_id => {
+                self.answer(SubscriptionAck { subscription_id, result: Err(reason) }, turn)
+            }
+        }
+    }
+
+    /// Takes from the link what a new policy does not let it have.
+    fn withdraw(&mut self) {
+        let Some(guard) = &self.guard else { return };
+        let gone = self.side.withdraw(|name| guard.may(Action::Subscribe, name));
+        let (names, total) = (self.side.link().names(), self.side.names());
+        for name in &gone {
+            names.remove(*name, total);
+        }
+        if !gone.is_empty() {
+            let who = guard.who();
+            warn!(principal = who, names = gone.len(), "subscriptions withdrawn by the new policy");
+        }
+        self.tally.add(Counter::WithdrawnSubscriptions, gone.len());
+        self.shared.metrics.take(&mut self.tally);
     }
 
     /// Shows what a subscription has changed.

@@ -201,12 +201,15 @@ impl<T> RouteTable<T> {
         }
     }
 
+    /// Whose entry this is.
+    fn name(&self, entry: EntryRef) -> RouteName {
+        route_name(&self.read(entry.shard).entries[entry.index as usize].key)
+    }
+
     fn remove(&self, entry: EntryRef, link: &Arc<T>) -> RouteName {
-        let [a, b, c, upper, lower] =
-            self.write(entry.shard).remove(entry.index, link, &self.hasher);
+        let key = self.write(entry.shard).remove(entry.index, link, &self.hasher);
         self.subscriptions.fetch_sub(1, Ordering::Relaxed);
-        let id = NameId(u128::from(upper) << 64 | u128::from(lower));
-        RouteName { components: [a, b, c], id }
+        route_name(&key)
     }
 
     // A panic while a shard was locked would be a bug here; the other links
@@ -324,6 +327,16 @@ impl<T> LinkRoutes<T> {
             self.table.remove(entry, &self.link);
         }
         Ok(removed.last)
+    }
+
+    /// Withdraws all subscriptions to names that are not to be kept, and gives those names.
+    pub fn withdraw(&mut self, keep: impl Fn(&RouteName) -> bool) -> Vec<RouteName> {
+        let mut gone = Vec::new();
+        for (entry, ids) in self.owned.extract_if(|entry, _| !keep(&self.table.name(*entry))) {
+            gone.push(self.table.remove(entry, &self.link));
+            self.records -= ids.records();
+        }
+        gone
     }
 
     /// From now on the link may have so many subscriptions. If it has more, it keeps

@@ -287,8 +287,17 @@ impl RoutedFrame {
     /// The name that it goes to or that is subscribed, for people: its readable parts
     /// are there if they are what the hashes say.
     pub fn destination(&self) -> Name {
-        let RouteName { components, id } = self.header.destination;
-        let text = self.header.destination_parts.text.and_then(|parts| {
+        self.name(&self.header.destination, &self.header.destination_parts)
+    }
+
+    /// The same for whoever sent it.
+    pub fn source(&self) -> Name {
+        self.name(&self.header.source, &self.header.source_parts)
+    }
+
+    fn name(&self, route: &RouteName, parts: &NameParts) -> Name {
+        let RouteName { components, id } = *route;
+        let text = parts.text.and_then(|parts| {
             let [a, b, c] = parts.map(|part| str::from_utf8(part.of(&self.bytes)).ok());
             Some([a?.to_owned(), b?.to_owned(), c?.to_owned()])
         });

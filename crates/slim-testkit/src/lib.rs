@@ -9,8 +9,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use slim_client::{Client, ReceivedMessage, Session, SessionEvent};
-use slim_node::{Endpoint, Metrics, MetricsSnapshot, Node, NodeConfig};
+use slim_auth::Users;
+use slim_client::{Authorization, Client, ReceivedMessage, Session, SessionEvent};
+use slim_node::{
+    Endpoint, LinkAuth, ListenConfig, Metrics, MetricsSnapshot, NamePattern, Node, NodeConfig,
+    Policy, Rule,
+};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -32,6 +36,9 @@ const METRICS_POLL: Duration = Duration::from_millis(5);
 
 /// The secret that all clients share unless a test says otherwise.
 pub const SECRET: &str = "a secret of at least thirty-two bytes";
+
+/// What the users of [`Cluster::with_policy`] show.
+pub const PASSWORD: &str = "a password";
 
 /// Waits for something, but not for ever.
 ///
@@ -69,12 +76,52 @@ impl Cluster {
         Self::start_with(NodeConfig::default()).await
     }
 
-    /// Starts such a node, but on a free port.
+    /// A configuration for a node that lets in these users, each with [`PASSWORD`], and
+    /// keeps them to a policy: each has the name `org/test/USER` and the channel
+    /// `org/test/channel`, and may send to both, and to those who have them. Who is in
+    /// `strangers` has an own name, too, and may send to everybody's, but has no channel.
+    ///
+    /// # Panics
+    /// If there are no users.
+    pub fn with_policy(users: &[&str], strangers: &[&str]) -> NodeConfig {
+        let known = users.iter().chain(strangers).map(|user| (*user, PASSWORD));
+        let auth = LinkAuth::Basic(Users::new(known).expect("users with passwords"));
+        let names = |list: &[&str]| -> Vec<NamePattern> {
+            list.iter().map(|text| text.parse().expect("a pattern")).collect()
+        };
+        let rule = |user: &str, channel: &[&str]| Rule {
+            name: user.to_owned(),
+            principals: vec![format!("basic:{user}").parse().expect("a principal")],
+            issuer: None,
+            subscribe: names(&[&[&*format!("org/test/{user}")], channel].concat()),
+            publish: (users.iter().chain(strangers))
+                .flat_map(|user| names(&[&format!("org/test/{user}")]))
+                .chain(names(channel))
+                .collect(),
+        };
+        let insiders = users.iter().map(|user| rule(user, &["org/test/channel"]));
+        let rules = insiders.chain(strangers.iter().map(|user| rule(user, &[]))).collect();
+        let listen = ListenConfig::from(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let listen = vec![ListenConfig { auth: Some(Arc::new(auth)), ..listen }];
+        NodeConfig { listen, policy: Some(Policy { rules }), ..NodeConfig::default() }
+    }
+
+    /// What an application shows to a node that wants to know who it is.
+    pub fn authorization(&self, app: &str) -> Option<Authorization> {
+        self.config.listen[0].auth.as_ref()?;
+        let header = slim_auth::basic(app, PASSWORD);
+        Some(Authorization::new(move || Ok(header.clone())))
+    }
+
+    /// Starts such a node, but on a free port of this machine and without TLS.
     ///
     /// # Panics
     /// If it cannot listen.
     pub async fn start_with(config: NodeConfig) -> Self {
-        let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()];
+        let first = config.listen.into_iter().next();
+        let endpoint = Endpoint::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let auth = first.and_then(|listen| listen.auth);
+        let listen = vec![ListenConfig { auth, ..endpoint.into() }];
         let config = NodeConfig { listen, ..config };
         let mut cluster = Self { config, running: None, proxy: None };
         cluster.start_node().await;
@@ -87,7 +134,7 @@ impl Cluster {
     /// If it cannot listen.
     pub async fn start_node(&mut self) {
         let node = Node::bind(self.config.clone()).await.expect("the node listens");
-        self.config.listen = node.local_addrs().iter().copied().map(Into::into).collect();
+        self.config.listen[0].endpoint = Endpoint::Tcp(node.local_addrs()[0]);
         let metrics = node.metrics();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
@@ -172,7 +219,10 @@ impl Cluster {
     /// If it cannot connect.
     pub async fn client_with(&self, app: &str, secret: &str) -> Client {
         let name = format!("org/test/{app}").parse().expect("a name");
-        let builder = Client::builder(name).shared_secret(secret).expect("a long secret");
+        let mut builder = Client::builder(name).shared_secret(secret).expect("a long secret");
+        if let Some(authorization) = self.authorization(app) {
+            builder = builder.authorization(authorization);
+        }
         within("connecting", builder.connect(&self.endpoint())).await.expect("a connection")
     }
 }

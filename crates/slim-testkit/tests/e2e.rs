@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 
 use slim_client::{
-    Client, ClientEvent, CloseReason, InviteError, Outgoing, ParticipantChange, PublishError,
-    Session, SessionConfig, SessionEvent, SessionType, Timers,
+    Client, ClientEvent, CloseReason, ConnectError, InviteError, Outgoing, ParticipantChange,
+    PublishError, Session, SessionConfig, SessionEvent, SessionType, Timers,
 };
-use slim_testkit::{Cluster, messages, next_session, wait_for, within};
+use slim_node::MetricsSnapshot;
+use slim_testkit::{Cluster, SECRET, messages, next_session, wait_for, within};
 
 fn config(mls: bool) -> SessionConfig {
     SessionConfig { mls, ..SessionConfig::default() }
@@ -105,6 +106,35 @@ async fn a_group_talks() {
             let refused = session.publish("too late").await;
             assert_eq!(refused.unwrap_err(), PublishError::Closed);
         }
+    }
+}
+
+/// Where names belong to somebody: channels work, whose ids follow from their moderators,
+/// and nobody gets in under a name that is not his.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_talks_under_a_policy() {
+    for mls in [false, true] {
+        let users = ["mod", "alice", "bob", "carol"];
+        let cluster = Cluster::start_with(Cluster::with_policy(&users, &["mallory"])).await;
+        let clients = clients(&cluster, &users).await;
+        let sessions = group(&clients, config(mls)).await;
+        everybody_speaks(&sessions, 20).await;
+        let call = clients[1].create_p2p(clients[2].name().without_id(), config(mls));
+        let caller = within("the call", call).await.unwrap();
+        everybody_speaks(&[caller, next_session(&clients[2]).await], 5).await;
+        let quiet =
+            |metrics: &MetricsSnapshot| (metrics.dropped.denied, metrics.denied_subscriptions);
+        assert_eq!(quiet(&cluster.metrics()), (0, 0), "nothing of that was denied");
+
+        let name = "org/test/alice".parse().unwrap();
+        let builder = Client::builder(name).shared_secret(SECRET).unwrap();
+        let thief = builder.authorization(cluster.authorization("mallory").unwrap());
+        let refused = within("an answer", thief.connect(&cluster.endpoint())).await.unwrap_err();
+        let ConnectError::Refused { reason, .. } = refused else { panic!("{refused:?}") };
+        let expected = "not allowed: basic:mallory may not subscribe to this name";
+        assert!(reason.contains(expected), "{reason}");
+        assert_eq!(cluster.metrics().denied_subscriptions, 1);
+        within("the close", sessions[0].close()).await;
     }
 }
 

@@ -111,6 +111,16 @@ impl Snapshot {
             "Subscriptions refused, and unsubscriptions of what was not subscribed.",
         );
         text.value(node.refused_subscriptions);
+        text.counter(
+            "slim_subscriptions_denied_total",
+            "Subscriptions that the policy does not allow.",
+        );
+        text.value(node.denied_subscriptions);
+        text.counter(
+            "slim_subscriptions_withdrawn_total",
+            "Names taken from their links because a new policy does not allow them.",
+        );
+        text.value(node.withdrawn_subscriptions);
 
         text.gauge("slim_peers", "Links that lead to other nodes.");
         text.value(node.peers);
@@ -148,6 +158,7 @@ impl Snapshot {
             ("bad_mac", dropped.bad_mac),
             ("unexpected", dropped.unexpected),
             ("ttl_expired", dropped.ttl_expired),
+            ("denied", dropped.denied),
             ("too_large", dropped.too_large),
             ("no_subscriber", dropped.no_subscriber),
             ("link_closed", dropped.link_closed),

@@ -20,6 +20,11 @@ impl ConfigError {
     pub(crate) fn new(path: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { path: path.into(), reason: reason.into() }
     }
+
+    /// The key at which it is.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
 }
 
 /// A mapping and the path that leads to it.

@@ -35,6 +35,14 @@ impl Ids {
         }
     }
 
+    /// How many ids are on record.
+    pub(super) fn records(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Many(many) => many.numbered.len() + usize::from(many.zero > 0),
+        }
+    }
+
     /// Says whether one id more is on record. Id 0 is one record however often
     /// it came.
     pub(super) fn insert(&mut self, id: u64) -> bool {

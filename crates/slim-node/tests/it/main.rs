@@ -9,6 +9,7 @@ mod hostile;
 mod limits;
 mod links;
 mod peers;
+mod policy;
 #[cfg(unix)]
 mod program;
 mod routing;

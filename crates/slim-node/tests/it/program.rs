@@ -398,6 +398,115 @@ fn what_proves_nothing_is_configuration() {
     assert!(stderr.contains("nothing of that is for addresses of --listen"), "{stderr}");
 }
 
+const POLICY: &str = "
+rules:
+  - name: alice
+    principals: basic:alice
+    subscribe: [ org/ns/alice, org/ns/team ]
+    publish: org/ns
+  - name: guests
+    principals: anyone
+    publish: org/ns/reception
+";
+
+#[test]
+fn a_policy_can_be_asked_without_a_node() {
+    let file = ConfigFile::new("asked", POLICY);
+    let asks = |args: &[&str]| {
+        let output = run(&[&["policy", "test", file.path()], args].concat());
+        assert_eq!(output.stderr, b"", "{args:?}");
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (status, said) = asks(&["basic:alice", "org/ns/alice"]);
+    assert_eq!(
+        said,
+        "basic:alice may subscribe to org/ns/alice: rule \"alice\" allows it\n\
+         basic:alice may publish to org/ns/alice: rule \"alice\" allows it\n"
+    );
+    assert_eq!(status, Some(0));
+    let (status, said) = asks(&["jwt:bob", "org/ns/alice", "--action", "subscribe"]);
+    assert_eq!(
+        said,
+        "jwt:bob may not subscribe to org/ns/alice: rule \"guests\" is for this principal, and \
+         not for the name\n"
+    );
+    assert_eq!(status, Some(1));
+    let (status, said) = asks(&["jwt:bob", "org/ns/reception", "--issuer", "https://i"]);
+    assert!(said.contains("jwt:bob of https://i may publish to org/ns/reception"), "{said}");
+    assert_eq!(status, Some(1), "it may not subscribe");
+
+    for (args, expected) in [
+        (&["/no/such/file", "basic:a", "a/b/c"][..], "/no/such/file: No such file"),
+        (&[file.path(), "alice", "a/b/c"], "\"alice\" is no principal: expected basic:USER"),
+        (&[file.path(), "basic:a", "a/b"], "\"a/b\" is not a name"),
+        (&[file.path(), "basic:a", "a/b/c", "--issuer", "i"], "--issuer is for jwt:SUBJECT"),
+    ] {
+        let (status, stderr) = fails(&[&["policy", "test"], args].concat());
+        assert_eq!(status, Some(2), "{stderr}");
+        assert!(stderr.contains(expected), "{stderr}");
+    }
+}
+
+#[tokio::test]
+async fn a_policy_is_in_force_and_loaded_anew_at_sighup() {
+    let policy = ConfigFile::new("in-force", POLICY);
+    let file = ConfigFile::new(
+        "with-policy",
+        &format!(
+            "services: {{ slim/0: {{ dataplane: {{ policy: '{}', servers: [ {{ endpoint: \
+             '{ANY_PORT}', tls: {{ insecure: true }}, auth: {{ type: basic, username: alice, \
+             password: wonderland }} }} ] }} }} }}",
+            policy.path()
+        ),
+    );
+    let running = Running::start(&["--config", file.path()], 1);
+    running.logs("what no rule of the policy allows is denied");
+    let shown = slim_auth::basic("alice", "wonderland");
+    let link = dial_showing(running.addrs[0], &shown).await.unwrap();
+    let (sender, mut receiver) = link.split();
+    let mut subscribe = async |app: &str| {
+        sender.send(&Message::Subscribe(subscription(&name(app, 1), 7))).await.unwrap();
+        within(receiver.recv()).await.unwrap()
+    };
+    assert_eq!(subscribe("alice").await, Message::SubscriptionAck(ok(7)));
+    let Message::SubscriptionAck(ack) = subscribe("bob").await else { panic!("no ack") };
+    let reason = "not allowed: basic:alice may not subscribe to this name";
+    assert_eq!(ack.result, Err(reason.to_owned()));
+    running.logs(
+        "denied by the policy principal=\"basic:alice\" what=\"subscribe to\" \
+         name=org/ns/bob/00000000-0000-0000-0000-000000000001 rule=rules [\"alice\", \"guests\"]",
+    );
+
+    std::fs::write(policy.path(), POLICY.replace("org/ns/alice", "org/ns/al*")).unwrap();
+    running.signal("HUP");
+    running.logs("the old policy stays");
+    std::fs::write(policy.path(), POLICY.replace("org/ns/alice", "org/ns/bob")).unwrap();
+    running.signal("HUP");
+    // Said by the link, before or after the program says that it has another policy.
+    running.logs("subscriptions withdrawn by the new policy");
+    assert_eq!(subscribe("bob").await, Message::SubscriptionAck(ok(7)));
+
+    // The file of the node is no good if that of the policy is not.
+    std::fs::write(policy.path(), POLICY.replace("publish", "pubish")).unwrap();
+    for option in ["--check", "--config"] {
+        let (status, stderr) = fails(&[option, file.path()]);
+        assert_eq!(status, Some(2), "{stderr}");
+        let wrong = "line 6: rules[0].pubish: unknown key, did you mean publish?";
+        assert!(stderr.contains(wrong), "{stderr}");
+    }
+    let (status, stderr) = fails(&["--policy", policy.path(), "--listen", ANY_PORT]);
+    assert_eq!(status, Some(2), "{stderr}");
+}
+
+#[test]
+fn a_node_says_whether_names_belong_to_anybody() {
+    let running = Running::start(&["--listen", ANY_PORT], 1);
+    running.logs("no policy: every link may subscribe to any name, and publish to any");
+    let policy = ConfigFile::new("says", POLICY);
+    let running = Running::start(&["--listen", ANY_PORT, "--policy", policy.path()], 1);
+    running.logs("nobody is known here: of the policy, only rules for anyone count");
+}
+
 #[test]
 fn certificates_that_cannot_be_used_are_named_and_status_2() {
     let [certificate, _key] = certificate("unusable");
@@ -573,6 +682,8 @@ fn help_names_each_option() {
         "--config",
         "--check",
         "--health",
+        "--policy",
+        "policy ",
         "--tls-cert",
         "--tls-key",
         "--tls-client-ca",

@@ -191,7 +191,10 @@ pub(crate) async fn client(cluster: &Cluster, app: &str) -> (Client, Arc<SharedS
     let text = format!("org/test/{app}");
     let identity = Arc::new(SharedSecret::new(&text, SECRET, &mut rng()).unwrap());
     let builder = Client::builder(text.parse().unwrap());
-    let builder = builder.identity(identity.clone(), identity.clone());
+    let mut builder = builder.identity(identity.clone(), identity.clone());
+    if let Some(authorization) = cluster.authorization(app) {
+        builder = builder.authorization(authorization);
+    }
     let client = within("connecting", builder.connect(&cluster.endpoint())).await.unwrap();
     (client, identity)
 }

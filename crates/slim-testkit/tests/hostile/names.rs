@@ -1,10 +1,11 @@
-//! An application that takes names which are not its own. Nodes let it: names belong to
-//! nobody until a policy says so. What it gets out of that is ciphertext and delay.
+//! An application that takes names which are not its own. Without a policy nodes let it,
+//! and what it gets out of that is ciphertext and delay; with one, it gets nothing.
 
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use slim_client::{InviteError, SessionConfig};
+use slim_link::{DialConfig, dial};
 use slim_node::NodeConfig;
 use slim_proto::{Body, Header, Message, NameId, Subscription, SubscriptionAck, UNICAST};
 use slim_testkit::{Cluster, messages, next_session, within};
@@ -74,6 +75,73 @@ async fn somebody_elses_name() {
         assert_eq!((&message.payload[..], &message.source), (secret.as_bytes(), alice.name()));
     }
     assert!(within("some of it", steal).await.unwrap() > 0, "the thief has got something");
+}
+
+/// The same thief, who has a password of her own, where names belong to somebody: she has
+/// nothing, disturbs nobody, and is counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_keeps_names() {
+    let config = Cluster::with_policy(&["mod", "alice", "bob"], &["mallory"]);
+    on_such_a_node(config, async |scene| {
+        let authorization = scene.cluster.authorization("mallory");
+        let config = DialConfig { authorization, ..DialConfig::default() };
+        let target = scene.cluster.addr().to_string().parse().unwrap();
+        let link = within("a link", dial(&target, &config)).await.unwrap();
+        let (sender, mut receiver) = link.split();
+        let own = "org/test/mallory".parse::<slim_proto::Name>().unwrap().with_id(NameId(7));
+        let subscribe = |name: &slim_proto::Name, subscription_id| {
+            let header = Header::new(own.clone(), name.clone(), UNICAST);
+            Message::Subscribe(Subscription { header, subscription_id })
+        };
+        sender.send(&subscribe(&own, 1)).await.unwrap();
+        let ok = SubscriptionAck { subscription_id: 1, result: Ok(()) };
+        assert_eq!(receiver.recv().await, Ok(Message::SubscriptionAck(ok)));
+        let members: Vec<_> = (0..3).map(|member| scene.name(member)).collect();
+        let channels = channels(scene);
+        let wanted = members.iter().chain(&channels).cloned();
+        // Each of them, and whoever else is called like that.
+        for name in wanted.flat_map(|name| [name.clone(), name.without_id()]) {
+            sender.send(&subscribe(&name, 2)).await.unwrap();
+            let denied = "not allowed: basic:mallory may not subscribe to this name".to_owned();
+            let ack = SubscriptionAck { subscription_id: 2, result: Err(denied) };
+            let answer = within("an answer", receiver.recv()).await;
+            assert_eq!(answer, Ok(Message::SubscriptionAck(ack)), "{name}");
+        }
+        let said = |source: &slim_proto::Name, destination: &slim_proto::Name| {
+            Message::Publish(slim_proto::Publish {
+                header: Header::new(source.clone(), destination.clone(), slim_proto::BROADCAST),
+                session_type: slim_proto::SessionType::Multicast,
+                session_id: scene.session,
+                message_id: 1,
+                body: Body::Msg(slim_proto::AppPayload {
+                    payload_type: "msg".to_owned(),
+                    blob: Bytes::from_static(b"listen to me"),
+                }),
+                metadata: Default::default(),
+            })
+        };
+        // Into the channel, and to a member in the name of another one.
+        for _ in 0..10 {
+            for channel in &channels {
+                sender.send(&said(&own, channel)).await.unwrap();
+                sender.send(&said(&members[1], channel)).await.unwrap();
+            }
+            sender.send(&said(&members[1], &members[2])).await.unwrap();
+        }
+        let is_counted = |metrics: &slim_node::MetricsSnapshot| {
+            metrics.dropped.denied == 50 && metrics.denied_subscriptions == 10
+        };
+        scene.cluster.until("what was denied is counted", is_counted).await;
+        // The conversation goes on, and the first thing that she hears is from herself.
+        scene.rounds(5).await;
+        let (other, _receiver) = within("a link", dial(&target, &config)).await.unwrap().split();
+        other.send(&said(&own, &own)).await.unwrap();
+        let Ok(Message::Publish(heard)) = within("a message", receiver.recv()).await else {
+            panic!("no message");
+        };
+        assert_eq!(heard.header.source, own);
+    })
+    .await;
 }
 
 /// Under an invited application's readable name, with the secret, but another id: the

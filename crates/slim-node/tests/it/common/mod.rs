@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use slim_link::{DialConfig, LinkEnd, LinkReceiver, LinkSender, dial};
-use slim_node::{Metrics, MetricsSnapshot, Node, NodeConfig};
+use slim_node::{Metrics, MetricsSnapshot, Node, NodeConfig, PolicyHandle};
 use slim_proto::{
     AppPayload, BROADCAST, Body, Header, Message, Name, NameId, Publish, SessionId, SessionType,
     Subscription, SubscriptionAck, UNICAST,
@@ -37,6 +37,8 @@ pub(crate) struct TestNode {
     pub(crate) addr: SocketAddr,
     /// Of a node that has one.
     pub(crate) admin: Option<SocketAddr>,
+    /// Of a node that has one.
+    pub(crate) policy: Option<PolicyHandle>,
     metrics: std::sync::Arc<Metrics>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<std::io::Result<()>>,
@@ -51,12 +53,12 @@ impl TestNode {
         let node = Node::bind(config).await.unwrap();
         let addr = node.local_addrs()[0];
         let admin = node.admin_addr();
-        let metrics = node.metrics();
+        let (metrics, policy) = (node.metrics(), node.policy());
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(node.run(async {
             stopped.await.ok();
         }));
-        Self { addr, admin, metrics, stop: Some(stop), task }
+        Self { addr, admin, policy, metrics, stop: Some(stop), task }
     }
 
     pub(crate) fn metrics(&self) -> MetricsSnapshot {
