@@ -246,6 +246,16 @@ pub(super) const CASES: &[Case] = &[
         play: faults::node_restarts,
     },
     Case {
+        name: "restart in speech",
+        about: "our node ends and begins again while everybody speaks; nothing is lost",
+        is_slow: false,
+        casts: || {
+            let casts = with_and_without_mls(groups(&Side::BOTH, &[Ours, Theirs]));
+            casts.into_iter().filter(|cast| cast.node == Ours).collect()
+        },
+        play: faults::node_restarts_in_speech,
+    },
+    Case {
         name: "node crashes",
         about: "the node is killed and started again in mid conversation",
         is_slow: false,

@@ -12,11 +12,37 @@ use crate::stage::tools::Part;
 /// Until silent members count as offline: three heartbeats, which are 10 s apart.
 const OFFLINE_AFTER: Duration = Duration::from_secs(60);
 
+/// Lines that everybody says, one after the other and unanswered, before the node ends.
+const LINES_IN_SPEECH: usize = 20;
+
 /// The node ends, as it should, and another one begins at the same place. What is
 /// said meanwhile arrives later.
 pub(super) fn node_restarts(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     let takes_leave = stage.cast.node == Ours;
     over_two_nodes(stage, |stage| stage.stop_node(), takes_leave)
+}
+
+/// The same while everybody speaks: what is on its way when the node ends arrives, too.
+pub(super) fn node_restarts_in_speech(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let (moderator, participants) = stage.group()?;
+    let everybody = [&participants[..], &[moderator]].concat();
+    let (ours, theirs) = stage.sides(&everybody);
+    stage.converse(&everybody, 1)?;
+    for _ in 0..LINES_IN_SPEECH {
+        for &id in &everybody {
+            stage.say(id, &everybody)?;
+        }
+    }
+    stage.stop_node()?;
+    stage.all_have(&ours, "disconnected")?;
+    for &id in &everybody {
+        stage.say(id, &everybody)?;
+    }
+    stage.settled(&theirs)?;
+    stage.start_node()?;
+    stage.settled(&ours)?;
+    stage.converse(&everybody, 2)?;
+    go_on(stage, moderator, participants)
 }
 
 /// The node dies without a word.
