@@ -21,7 +21,7 @@ use slim_proto::{Body, Command, Header, Message, Name, Publish, Subscription, UN
 use time::OffsetDateTime;
 use tokio::time::{Instant, timeout_at};
 
-use crate::admin::{Admin, AskError, Routes};
+use crate::admin::{self, Admin, AskError, Routes};
 use crate::failure::Failure;
 use crate::output::text::visible;
 use crate::output::{Event, Output};
@@ -279,10 +279,18 @@ impl Visit<'_> {
             let message = format!("nobody has subscribed to {to} at this node");
             self.tell("route", Outcome::Failed, message, &advice);
         } else {
-            let who = counted(instances);
-            self.ok("route", format!("{to} is at this node, {who}"));
             let numbers: Vec<u64> = some.iter().flat_map(|route| route.links.clone()).collect();
-            self.links(admin, &numbers).await?;
+            let (mut links, _) = admin.links().await?;
+            links.retain(|link| numbers.contains(&link.link));
+            let who = counted(instances);
+            self.ok(
+                "route",
+                match nodes_to(&links) {
+                    None => format!("{to} is at this node, {who}"),
+                    Some(nodes) => format!("{to} is reached through {nodes}"),
+                },
+            );
+            self.links(&links);
         }
         let routes: Routes = admin.json(&format!("/routes?name={}", Encoded(from))).await?;
         let own = Some(own.id().to_string());
@@ -305,22 +313,18 @@ impl Visit<'_> {
     }
 
     /// Whether those who would get it take what they get.
-    async fn links(&mut self, admin: &Admin, numbers: &[u64]) -> Result<(), AskError> {
-        let (links, _) = admin.links().await?;
-        for link in links.iter().filter(|link| numbers.contains(&link.link)) {
-            if link.state != "good" {
-                let message = format!(
-                    "link {} from {}, which leads there, is {}, {} bytes wait for it",
-                    link.link,
-                    visible(&link.peer),
-                    visible(&link.state),
-                    link.queued_bytes
-                );
-                let advice = "look whether the application hangs, or its network is too slow";
-                self.tell("link", Outcome::Unclear, message, advice);
-            }
+    fn links(&mut self, links: &[admin::Link]) {
+        for link in links.iter().filter(|link| link.state != "good") {
+            let message = format!(
+                "link {} from {}, which leads there, is {}, {} bytes wait for it",
+                link.link,
+                visible(&link.peer),
+                visible(&link.state),
+                link.queued_bytes
+            );
+            let advice = "look whether the application hangs, or its network is too slow";
+            self.tell("link", Outcome::Unclear, message, advice);
         }
-        Ok(())
     }
 
     fn clock(&mut self, step: &'static str, whose: &str, ahead: i64) {
@@ -430,6 +434,13 @@ impl Visit<'_> {
     }
 }
 
+/// The nodes that lead there, if nothing but nodes does.
+fn nodes_to(links: &[admin::Link]) -> Option<String> {
+    let are_nodes = !links.is_empty() && links.iter().all(|link| link.kind == "peer");
+    let nodes = links.iter().map(|link| visible(&link.node_id)).collect::<Vec<_>>();
+    are_nodes.then(|| format!("the node {}", nodes.join(", ")))
+}
+
 fn counted(instances: u64) -> String {
     match instances {
         1 => "one instance".to_owned(),
@@ -451,8 +462,9 @@ fn silence(to: &Name, subscribed: Option<u64>) -> (String, &'static str) {
         ),
         Some(_) => (
             format!("{to} has subscribed, but does not answer"),
-            "look whether it hangs, and at its log: an application of the reference says nothing \
-             to whom it does not verify; give both the same identity",
+            "look whether it hangs, and at its log; at the node's rules for who may send to whom; \
+             and give both the same identity: an application of the reference says nothing to \
+             whom it does not verify",
         ),
     }
 }
@@ -524,6 +536,18 @@ mod tests {
     fn a_name_stands_in_a_query() {
         let name: Name = "org/n s/\u{e4}&b".parse().unwrap();
         assert_eq!(Encoded(&name).to_string(), "org/n%20s/%C3%A4%26b");
+    }
+
+    #[test]
+    fn another_node_may_lead_there() {
+        let link = |kind: &str| admin::Link {
+            kind: kind.to_owned(),
+            node_id: "slim-2".to_owned(),
+            ..admin::Link::default()
+        };
+        assert_eq!(nodes_to(&[]), None);
+        assert_eq!(nodes_to(&[link("peer"), link("edge")]), None);
+        assert_eq!(nodes_to(&[link("peer")]).unwrap(), "the node slim-2");
     }
 
     #[test]

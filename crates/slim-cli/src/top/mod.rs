@@ -103,7 +103,7 @@ pub(crate) async fn run(
         look(&settings.admin, &mut totals).await.map_err(|error| Failure::NodeUnreachable {
             node: settings.admin.to_string(),
             tried_for: admin::TIMEOUT,
-            cause: error.to_string(),
+            cause: format!("{error} (is it started with --admin?)"),
         })?;
     first.sort = settings.sort;
     if settings.once {

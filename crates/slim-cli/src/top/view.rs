@@ -239,8 +239,12 @@ fn traffic(link: &Link) -> f64 {
     link.received.messages_per_second + link.delivered.messages_per_second
 }
 
-/// The first name without its id, which nobody reads, and how many there are besides.
+/// The first name without its id, which nobody reads, and how many there are besides. A
+/// link to another node has what leads there.
 fn name(link: &Link) -> String {
+    if link.kind == "peer" {
+        return visible(&format!("peer {}, names {}", link.node_id, link.names_total));
+    }
     let Some(first) = link.names.first() else { return "-".to_owned() };
     let readable = first.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
     match link.names_total {
@@ -426,6 +430,18 @@ mod tests {
             assert!(table.contains(expected), "{expected} is not in\n{table}");
         }
         assert!(!table.contains('\u{1b}'), "nobody paints on the terminal: {table}");
+    }
+
+    #[test]
+    fn a_link_to_a_node_is_known_by_the_node() {
+        let peer = Link {
+            kind: "peer".to_owned(),
+            node_id: "slim-2".to_owned(),
+            names_total: 3,
+            ..Link::default()
+        };
+        assert_eq!(name(&peer), "peer slim-2, names 3");
+        assert_eq!(name(&Link::default()), "-");
     }
 
     #[test]
