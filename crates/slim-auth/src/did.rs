@@ -52,8 +52,9 @@ pub fn new_did_pem() -> Result<Zeroizing<String>, SignError> {
     crate::jwt::new_ed25519_pem()
 }
 
-/// The did:keys that are trusted: a JWKS with a key for each, which the reference reads
-/// too. Other keys in it are kept as they are.
+/// Those who are trusted: a JWKS with a key for each, which the reference reads too. An
+/// Ed25519 key speaks for its did:key, any other for the subject that is its id. What is
+/// not understood is kept as it is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrustList {
     document: Value,
@@ -83,10 +84,27 @@ impl TrustList {
         Ok(Self { document })
     }
 
-    /// The did:keys that it trusts, in the order of their texts.
+    /// The did:keys and subjects that it trusts, in the order of their texts.
     #[must_use]
-    pub fn dids(&self) -> BTreeSet<String> {
-        self.keys().iter().filter_map(did_of).collect()
+    pub fn subjects(&self) -> BTreeSet<String> {
+        self.keys().iter().filter_map(subject_of).collect()
+    }
+
+    /// Trusts a key to speak for this subject and nobody else, in place of the one that did
+    /// so before; false if it does already.
+    ///
+    /// # Errors
+    ///
+    /// [`JwtKeyError::Purpose`] if the key is a secret, which does not belong into a list.
+    pub fn add_key(&mut self, subject: &str, key: JwtKey) -> Result<bool, JwtKeyError> {
+        let jwk = key.with_id(subject).to_jwk();
+        let jwk = jwk.ok_or_else(|| JwtKeyError::Purpose(Shown::new("secret")))?;
+        if self.keys().contains(&jwk) {
+            return Ok(false);
+        }
+        self.keys_mut().retain(|known| !has_id(known, subject));
+        self.keys_mut().push(jwk);
+        Ok(true)
     }
 
     /// Trusts a did:key; false if it is trusted already.
@@ -96,7 +114,7 @@ impl TrustList {
     /// [`DidError`] if it is none.
     pub fn add(&mut self, did: &str) -> Result<bool, DidError> {
         let public = parse_did_key(did)?;
-        if self.dids().contains(did) {
+        if self.subjects().contains(did) {
             return Ok(false);
         }
         let key = json!({
@@ -107,10 +125,11 @@ impl TrustList {
         Ok(true)
     }
 
-    /// Trusts a did:key no longer; false if it was not trusted.
-    pub fn remove(&mut self, did: &str) -> bool {
+    /// Trusts a did:key or a subject no longer; false if it was not trusted.
+    pub fn remove(&mut self, subject: &str) -> bool {
         let before = self.keys().len();
-        self.keys_mut().retain(|key| did_of(key).as_deref() != Some(did));
+        let is_it = |key: &Value| subject_of(key).as_deref() == Some(subject);
+        self.keys_mut().retain(|key| !is_it(key) && !has_id(key, subject));
         self.keys().len() < before
     }
 
@@ -145,9 +164,17 @@ impl TrustList {
 }
 
 /// Whom a key of the list speaks for.
-fn did_of(key: &Value) -> Option<String> {
+fn subject_of(key: &Value) -> Option<String> {
     let set = KeySet::from_jwk(&key.to_string(), None).ok()?;
-    set.iter().find_map(JwtKey::ed25519).map(|public| did_key(&public))
+    let key = set.iter().next()?;
+    match key.ed25519() {
+        Some(public) => Some(did_key(&public)),
+        None => key.id().map(str::to_owned),
+    }
+}
+
+fn has_id(key: &Value, id: &str) -> bool {
+    key.get("kid").and_then(Value::as_str) == Some(id)
 }
 
 /// Not the did:key of an Ed25519 key.
@@ -160,6 +187,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::Algorithm;
 
     #[test]
     fn a_known_did() {
@@ -202,18 +230,43 @@ mod tests {
         assert!(list.add("did:key:nobody").is_err());
         let mut read = TrustList::read(&list.to_text()).unwrap();
         assert_eq!(read, list);
-        assert_eq!(read.dids(), BTreeSet::from([alice.clone(), bob.clone()]));
+        assert_eq!(read.subjects(), BTreeSet::from([alice.clone(), bob.clone()]));
         assert_eq!(read.key_set().unwrap().get(&bob).unwrap().ed25519(), Some([2; 32]));
         assert!(read.remove(&alice));
         assert!(!read.remove(&alice));
-        assert_eq!(read.dids(), BTreeSet::from([bob]));
+        assert_eq!(read.subjects(), BTreeSet::from([bob]));
+    }
+
+    #[test]
+    fn keys_of_other_kinds_speak_for_a_subject() {
+        let key = |text| JwtKey::from_any_pem(text).unwrap();
+        let p256 = key(include_str!("../tests/keys/p256.pub.pem"));
+        let rsa = key(include_str!("../tests/keys/rsa.pem"));
+        let mut list = TrustList::default();
+        list.add(&did_key(&[1; 32])).unwrap();
+        assert_eq!(list.add_key("alice", p256.clone()), Ok(true));
+        assert_eq!(list.add_key("alice", p256), Ok(false));
+        assert_eq!(list.add_key("bob", rsa.clone()), Ok(true));
+        assert_eq!(
+            list.subjects(),
+            BTreeSet::from([did_key(&[1; 32]), "alice".into(), "bob".into()])
+        );
+        assert!(!list.to_text().contains("PRIVATE") && !list.to_text().contains("\"d\""));
+        // One key for each: the new one takes the place of the old one.
+        assert_eq!(list.add_key("alice", rsa), Ok(true));
+        assert_eq!(list.key_set().unwrap().len(), 3);
+        assert!(list.remove("alice") && !list.remove("alice"));
+        assert_eq!(list.key_set().unwrap().len(), 2);
+        let secret = JwtKey::from_pem(Algorithm::Hs256, &"x".repeat(40)).unwrap();
+        assert!(list.add_key("carol", secret).is_err());
+        assert!(JwtKey::from_any_pem("no key").is_err());
     }
 
     #[test]
     fn a_list_keeps_what_it_does_not_understand() {
         let text = r#"{"keys":[{"kty":"mystery","kid":"a"}],"note":"keep me"}"#;
         let mut list = TrustList::read(text).unwrap();
-        assert!(list.dids().is_empty());
+        assert!(list.subjects().is_empty());
         list.add(&did_key(&[1; 32])).unwrap();
         let text = list.to_text();
         assert!(text.contains("mystery") && text.contains("keep me"), "{text}");

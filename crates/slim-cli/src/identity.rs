@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use slim_auth::{
-    Algorithm, Identity as _, JwtIdentity, JwtIdentityConfig, SigningKey, TrustList, new_did_pem,
-    parse_did_key,
+    Algorithm, Identity as _, JwtIdentity, JwtIdentityConfig, JwtKey, SigningKey, TrustList,
+    new_did_pem, parse_did_key,
 };
 use slim_client::IdentityBinding;
 use slim_identity::{Issuer, Sources, Speaker, Trust, Workload, WorkloadError};
@@ -272,6 +272,13 @@ pub(crate) enum Command {
         /// The private key, in PEM.
         #[arg(value_name = "KEYFILE")]
         file: PathBuf,
+        /// Print the public key as it stands in a JWKS instead, of a private or public key
+        /// of any kind: P-256, P-384, RSA or Ed25519.
+        #[arg(long)]
+        jwk: bool,
+        /// For whom it signs: the id of the key in the JWKS.
+        #[arg(long, value_name = "TEXT", requires = "jwk")]
+        subject: Option<String>,
     },
     /// Trust keys from now on, and print all that the list trusts.
     ///
@@ -280,7 +287,9 @@ pub(crate) enum Command {
         /// The list; made if it is not there.
         #[arg(value_name = "LIST")]
         list: PathBuf,
-        /// Who: a did:key, or a key file. Without, the list is only printed.
+        /// Who: a did:key, the file of an Ed25519 key, or SUBJECT=KEYFILE for a key of any
+        /// kind that signs tokens for this subject; to be removed, SUBJECT is enough.
+        /// Without, the list is only printed.
         #[arg(value_name = "WHO")]
         who: Vec<String>,
         /// Trust them no longer.
@@ -296,7 +305,14 @@ pub(crate) enum Command {
 pub(crate) fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::New { file, for_jwt } => print_lines(&[new(file, *for_jwt)?]),
-        Command::Show { file } => print_lines(&[show(file)?]),
+        Command::Show { file, jwk: false, .. } => print_lines(&[show(file)?]),
+        Command::Show { file, subject, .. } => {
+            let mut key = key(file)?;
+            if let Some(subject) = subject {
+                key = key.with_id(subject);
+            }
+            print_lines(&[key.to_jwk().unwrap_or_default().to_string()])
+        }
         Command::Trust { list, who, remove } => print_lines(&trust(list, who, *remove)?),
     }
 }
@@ -321,6 +337,11 @@ fn show(file: &Path) -> Result<String, Failure> {
     public_half(file, &read(file)?)
 }
 
+/// The public half of a key of any kind.
+fn key(file: &Path) -> Result<JwtKey, Failure> {
+    JwtKey::from_any_pem(&read(file)?).map_err(|error| failure(file, &error))
+}
+
 /// The did:key, or the public key as a token has it.
 fn public_half(file: &Path, pem: &str) -> Result<String, Failure> {
     if let Ok(identity) = JwtIdentity::did(pem, Vec::new()) {
@@ -340,6 +361,18 @@ fn trust(file: &Path, who: &[String], remove: bool) -> Result<Vec<String>, Failu
         Ok(_) => TrustList::read(&read(file)?).map_err(|error| failure(file, &error))?,
     };
     for who in who {
+        if let Some((subject, key_file)) = who.split_once('=') {
+            let key = key(Path::new(key_file))?;
+            if remove {
+                list.remove(subject);
+            } else {
+                list.add_key(subject, key).map_err(|error| failure(file, &error))?;
+            }
+            continue;
+        }
+        if remove && list.remove(who) {
+            continue;
+        }
         let did = if who.starts_with("did:") { who.clone() } else { show(Path::new(who))? };
         parse_did_key(&did).map_err(|error| failure(Path::new(who), &error))?;
         if remove {
@@ -351,7 +384,7 @@ fn trust(file: &Path, who: &[String], remove: bool) -> Result<Vec<String>, Failu
     if !who.is_empty() {
         replace(file, &list.to_text()).map_err(|error| failure(file, &error))?;
     }
-    Ok(list.dids().into_iter().collect())
+    Ok(list.subjects().into_iter().collect())
 }
 
 /// Puts the text in the place of what is there, all at once: somebody may be reading.

@@ -276,6 +276,22 @@ impl JwtKey {
         Self { algorithm, material, id: None, domain: None }.checked()
     }
 
+    /// Reads the public half of a private key in PEM, or a public key, of whatever kind. It
+    /// verifies in the usual way of its kind: ES256, ES384, EdDSA, or RS256.
+    ///
+    /// # Errors
+    ///
+    /// [`JwtKeyError`], which never shows any of the text.
+    pub fn from_any_pem(pem: &str) -> Result<Self, JwtKeyError> {
+        if pem.contains("PRIVATE KEY") {
+            return Ok(JwtSigningKey::from_any_pem(pem)?.verifying_key());
+        }
+        let usual = [Algorithm::Es256, Algorithm::Es384, Algorithm::EdDsa, Algorithm::Rs256];
+        let mut keys = usual.into_iter().map(|algorithm| Self::from_pem(algorithm, pem));
+        let last = keys.next_back();
+        keys.find_map(Result::ok).map_or_else(|| last.expect("there are four"), Ok)
+    }
+
     /// An Ed25519 key, for EdDSA.
     #[must_use]
     pub fn from_ed25519(key: [u8; 32]) -> Self {

@@ -1,11 +1,12 @@
 //! Identities other than a secret: keys, lists, tokens, and the document about them.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,6 +14,8 @@ use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use slim_auth::{JwtSigningKey, SigningKey, new_did_pem};
 use slim_testkit::agent::Agent;
@@ -107,6 +110,39 @@ fn a_list_says_who_is_trusted() {
     assert_eq!(fs::read_to_string(folder.join("other")).unwrap(), "[]");
     assert!(badly(folder, &["identity", "show", "list"], 1).contains("neither an Ed25519 nor"));
     badly(folder, &["identity", "trust", "list", "--remove"], 2);
+}
+
+/// Keys of other kinds, which sign for a subject.
+#[test]
+fn keys_of_any_kind_are_listed_and_shown() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path();
+    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("../slim-auth/tests/keys");
+    let keys = keys.to_str().unwrap();
+    let set: Value =
+        serde_json::from_str(&fs::read_to_string(format!("{keys}/jwks.json")).unwrap()).unwrap();
+    for name in ["p256", "p384", "rsa", "ed25519"] {
+        let of = |file: String| -> Value {
+            let line = well(folder, &["identity", "show", "--jwk", "--subject", name, &file]);
+            serde_json::from_str(&line).unwrap()
+        };
+        let jwk = of(format!("{keys}/{name}.pem"));
+        assert_eq!(jwk, of(format!("{keys}/{name}.pub.pem")), "{name}");
+        let known = set["keys"].as_array().unwrap().iter().find(|key| key["kid"] == name).unwrap();
+        for member in ["kty", "kid", "crv", "x", "y", "n", "e"] {
+            assert_eq!(jwk[member], known[member], "{name}: {member}");
+        }
+        assert!(["d", "p", "q"].iter().all(|member| jwk.get(member).is_none()), "{name}");
+    }
+    let p256 = format!("alice={keys}/p256.pem");
+    let list =
+        well(folder, &["identity", "trust", "list", &p256, &format!("bob={keys}/rsa.pub.pem")]);
+    assert_eq!(list, "alice\nbob\n");
+    assert_eq!(well(folder, &["identity", "trust", "--remove", "list", "alice"]), "bob\n");
+    let words = badly(folder, &["identity", "trust", "list", "carol=gone.pem"], 1);
+    assert!(words.contains("gone.pem: No such file"), "{words}");
+    badly(folder, &["identity", "show", "--subject", "x", "list"], 2);
+    badly(folder, &["identity", "show", "--jwk", "list"], 1);
 }
 
 #[test]
@@ -362,15 +398,34 @@ fn a_token_that_has_expired_is_told_in_words() {
 
 /// An OpenID Connect issuer over HTTP: where it is. Serves until the test ends.
 fn serve(issuer: &Issuer) -> String {
+    serve_with(issuer, None)
+}
+
+/// The same over HTTPS, as `localhost`, if there is a certificate.
+fn serve_with(issuer: &Issuer, tls: Option<Arc<ServerConfig>>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
+    let address = listener.local_addr().unwrap();
+    let url = match tls {
+        None => format!("http://{address}"),
+        Some(_) => format!("https://localhost:{}", address.port()),
+    };
     let discovery = json!({ "issuer": url, "jwks_uri": format!("{url}/keys") }).to_string();
     let keys = issuer.jwks();
     thread::spawn(move || {
         for stream in listener.incoming() {
-            let mut stream = BufReader::new(stream.unwrap());
+            let stream = stream.unwrap();
+            let mut stream: BufReader<Box<dyn ReadWrite>> = BufReader::new(match &tls {
+                None => Box::new(stream),
+                Some(tls) => {
+                    let connection = ServerConnection::new(tls.clone()).unwrap();
+                    Box::new(StreamOwned::new(connection, stream))
+                }
+            });
             let mut request = String::new();
-            stream.read_line(&mut request).unwrap();
+            // Who does not trust us does not ask.
+            if stream.read_line(&mut request).is_err() {
+                continue;
+            }
             let (status, body) = match request.split(' ').nth(1) {
                 Some("/.well-known/openid-configuration") => ("200 OK", &discovery),
                 Some("/keys") => ("200 OK", &keys),
@@ -423,6 +478,75 @@ fn the_keys_of_an_issuer_are_fetched() {
     assert!(gone.stderr.contains("http://127.0.0.1:9/.well-known/jwks.json"), "{gone:?}");
 }
 
+trait ReadWrite: Read + Write {}
+impl<T: Read + Write> ReadWrite for T {}
+
+/// An authority for the certificate of an issuer, and what shows the latter.
+fn authority(name: &str) -> (String, Arc<ServerConfig>) {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let ca = params.self_signed(&key).unwrap().pem();
+    let issuer = rcgen::Issuer::new(params, key);
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, &issuer).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key.serialize_der().try_into().unwrap())
+        .unwrap();
+    (ca, Arc::new(config))
+}
+
+/// Over TLS, with an authority that only we know, and with certificates that are no good.
+#[test]
+fn the_keys_of_an_issuer_come_over_tls() {
+    let (node, folder) = (TestNode::start(), TempDir::new().unwrap());
+    let folder = folder.path();
+    let (ca, tls) = authority("localhost");
+    let mut issuer = Issuer::new();
+    let url = serve_with(&issuer, Some(tls));
+    issuer.url = Some(url.clone());
+    for name in ["bob", "alice"] {
+        issuer.equip(folder, name, 5000);
+    }
+    fs::write(folder.join("ca.pem"), &ca).unwrap();
+    let slim = |name: &str, url: &str, trusts: Option<&str>, more: &str| {
+        let line = format!(
+            "p2p --local o/n/{name} --jwt {name}.token --jwt-key {name}-key.pem --audience slim \
+             --oidc-issuer {url} {more}"
+        );
+        Slim::start_with(&node, &line, |command| {
+            command.current_dir(folder).env_remove("SLIM_SHARED_SECRET");
+            command.env_remove("SSL_CERT_DIR").env_remove("SSL_CERT_FILE");
+            if let Some(file) = trusts {
+                command.env("SSL_CERT_FILE", folder.join(file));
+            }
+        })
+    };
+    let mut bob = slim("bob", &url, Some("ca.pem"), "");
+    bob.expect("waiting");
+    let call = "--remote o/n/bob --message hi --iterations 1 --enable-mls";
+    slim("alice", &url, Some("ca.pem"), call).exit_well();
+
+    let (other_ca, misnamed) = authority("issuer.example");
+    fs::write(folder.join("other.pem"), other_ca).unwrap();
+    let elsewhere = serve_with(&issuer, Some(misnamed));
+    for (url, trusts, words) in [
+        // The system does not know the authority, nor does another one vouch for it.
+        (&url, None, "UnknownIssuer"),
+        (&url, Some("other.pem"), "invalid peer certificate"),
+        (&elsewhere, Some("other.pem"), "not valid for name"),
+    ] {
+        let exit = slim("alice", url, trusts, call).exit();
+        exit.assert_failed(1, "issuer_unreachable");
+        assert!(exit.stderr.contains(words), "{exit:?}");
+    }
+}
+
 /// Every block `sh` of docs/identity.md, in order, as it stands there.
 #[test]
 fn the_commands_of_the_document_work() {
@@ -467,7 +591,7 @@ fn the_commands_of_the_document_work() {
             assert!(text.contains("hello"), "{block}{output:?}");
         }
     }
-    assert_eq!(calls, 6);
+    assert_eq!(calls, 7);
     let list: Value =
         serde_json::from_str(&fs::read_to_string(folder.join("trust.json")).unwrap()).unwrap();
     assert_eq!(list["keys"].as_array().unwrap().len(), 2);
