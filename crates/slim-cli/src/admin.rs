@@ -156,6 +156,39 @@ impl Admin {
     }
 }
 
+/// Samples of the text format of Prometheus, by name and labels as they are written.
+pub(crate) struct Metrics<'a>(Vec<(&'a str, f64)>);
+
+impl<'a> Metrics<'a> {
+    pub(crate) fn parse(text: &'a str) -> Self {
+        let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
+            let (name, value) = line.rsplit_once(' ')?;
+            Some((name, value.parse().ok()?))
+        });
+        Self(samples.collect())
+    }
+
+    /// All of a name, with or without labels, added up. 0 if it is not there.
+    pub(crate) fn sum(&self, name: &str) -> f64 {
+        self.labelled(name).map(|(_, value)| value).sum()
+    }
+
+    /// The samples of a name, by what is between the braces.
+    pub(crate) fn labelled(&self, name: &str) -> impl Iterator<Item = (&'a str, f64)> {
+        self.0.iter().filter_map(move |(key, value)| match key.strip_prefix(name)? {
+            "" => Some(("", *value)),
+            labels => Some((labels.strip_prefix('{')?.strip_suffix('}')?, *value)),
+        })
+    }
+
+    /// The value of a label.
+    pub(crate) fn label(labels: &'a str, key: &str) -> &'a str {
+        let pairs = labels.split(',').filter_map(|pair| pair.split_once('='));
+        let value = pairs.filter(|(found, _)| *found == key).map(|(_, value)| value).next();
+        value.unwrap_or_default().trim_matches('"')
+    }
+}
+
 #[derive(Debug, Deserialize)]
 struct Connections {
     connections: Vec<Link>,

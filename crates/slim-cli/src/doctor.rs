@@ -21,7 +21,7 @@ use slim_proto::{Body, Command, Header, Message, Name, Publish, Subscription, UN
 use time::OffsetDateTime;
 use tokio::time::{Instant, timeout_at};
 
-use crate::admin::{self, Admin, AskError, Routes};
+use crate::admin::{self, Admin, AskError, Metrics, Routes};
 use crate::failure::Failure;
 use crate::output::text::visible;
 use crate::output::{Event, Output};
@@ -339,6 +339,13 @@ impl Visit<'_> {
         }
     }
 
+    /// How many messages the node's policy has denied, if it tells.
+    async fn denied(&self) -> Option<f64> {
+        let metrics = self.settings.admin.as_ref()?.text("/metrics").await.ok()?;
+        let denied = "slim_dropped_messages_total{reason=\"denied\"}";
+        Some(Metrics::parse(&metrics).sum(denied))
+    }
+
     /// Asks TO until it answers or time is up.
     async fn ask(
         &mut self,
@@ -351,6 +358,7 @@ impl Visit<'_> {
         let to = &self.settings.to.clone();
         let id = question.session_id;
         let question = Message::Publish(question);
+        let denied_before = self.denied().await;
         let asked_at = Instant::now();
         let deadline = asked_at + self.settings.timeout;
         let mut again_at = asked_at;
@@ -380,6 +388,19 @@ impl Visit<'_> {
                 Err(_) if Instant::now() >= deadline => break,
                 Err(_) => {}
             }
+        }
+        if let (Some(before), Some(after)) = (denied_before, self.denied().await)
+            && after > before
+        {
+            let from = &self.settings.from;
+            let message = format!(
+                "the node's policy has denied {} messages while we asked: either {from} may not \
+                 publish to {to}, or {to} not to {from}",
+                after - before
+            );
+            let advice = "the node's log has who may not do what; `slim-node policy test` \
+                          explains it";
+            self.tell("policy", Outcome::Failed, message, advice);
         }
         let (message, advice) = silence(to, subscribed);
         self.tell("answer", Outcome::Failed, message, advice);

@@ -17,7 +17,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use self::screen::{Key, Screen};
 use self::view::{Look, Sort};
-use crate::admin::{self, Admin, AskError, Link};
+use crate::admin::{self, Admin, AskError, Link, Metrics};
 use crate::failure::Failure;
 use crate::output::{Event, Output};
 use crate::signals::Stop;
@@ -194,39 +194,6 @@ async fn look(admin: &Admin, before: &mut Option<Totals>) -> Result<Sample, AskE
     let (links, further_links) = admin.links().await?;
     let now = Instant::now();
     Ok(Sample::new(admin, &Metrics::parse(&metrics), links, further_links, now, before))
-}
-
-/// Samples of the text format of Prometheus, by name and labels as they are written.
-struct Metrics<'a>(Vec<(&'a str, f64)>);
-
-impl<'a> Metrics<'a> {
-    fn parse(text: &'a str) -> Self {
-        let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
-            let (name, value) = line.rsplit_once(' ')?;
-            Some((name, value.parse().ok()?))
-        });
-        Self(samples.collect())
-    }
-
-    /// All of a name, added up. 0 if it is not there.
-    fn sum(&self, name: &str) -> f64 {
-        self.labelled(name).map(|(_, value)| value).sum()
-    }
-
-    /// The samples of a name, by what is between the braces.
-    fn labelled(&self, name: &str) -> impl Iterator<Item = (&'a str, f64)> {
-        self.0.iter().filter_map(move |(key, value)| match key.strip_prefix(name)? {
-            "" => Some(("", *value)),
-            labels => Some((labels.strip_prefix('{')?.strip_suffix('}')?, *value)),
-        })
-    }
-
-    /// The value of a label.
-    fn label(labels: &'a str, key: &str) -> &'a str {
-        let pairs = labels.split(',').filter_map(|pair| pair.split_once('='));
-        let value = pairs.filter(|(found, _)| *found == key).map(|(_, value)| value).next();
-        value.unwrap_or_default().trim_matches('"')
-    }
 }
 
 impl Sample {

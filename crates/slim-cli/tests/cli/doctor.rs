@@ -1,6 +1,7 @@
 //! `slim doctor`: each reason that it can find.
 
 use serde_json::Value;
+use slim_node::{Policy, Rule};
 
 use super::support::{Exit, OTHER_SECRET, SECRET, Slim, TestNode, command};
 
@@ -85,6 +86,35 @@ fn secrets_that_differ_are_named() {
     exit.assert_failed(4, "identity_refused");
     let identity = step(&exit, "identity").to_string();
     assert!(identity.contains("secret") && !identity.contains(OTHER_SECRET), "{identity}");
+}
+
+#[test]
+fn a_policy_that_denies_is_named() {
+    let mut node = TestNode::start();
+    let rule = |subscribe: &[&str], publish: &[&str]| {
+        let names = |list: &[&str]| list.iter().map(|text| text.parse().unwrap()).collect();
+        Policy {
+            rules: vec![Rule {
+                name: "everybody".to_owned(),
+                principals: vec!["anyone".parse().unwrap()],
+                issuer: None,
+                subscribe: names(subscribe),
+                publish: names(publish),
+            }],
+        }
+    };
+    node.restart_with(rule(&["a/b"], &["a/c"]));
+    let _bob = bob(&node);
+    let (steps, exit) = doctor(&node, &["--admin", &node.admin()], SECRET);
+    assert_eq!(all(&steps)[steps.len() - 2..], [("policy", "failed"), ("answer", "failed")]);
+    exit.assert_failed(5, "no_answer");
+
+    node.restart_with(rule(&["a/b/bob"], &["a/b"]));
+    let (steps, exit) = doctor(&node, &[], SECRET);
+    assert_eq!(all(&steps).last(), Some(&("subscribe", "failed")), "{exit:?}");
+    exit.assert_failed(4, "identity_refused");
+    let said = step(&exit, "subscribe")["message"].as_str().unwrap().to_owned();
+    assert!(said.contains("not allowed"), "{said}");
 }
 
 #[test]

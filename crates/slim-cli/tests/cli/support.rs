@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::Value;
-use slim_node::{Authenticator, Endpoint, ListenConfig, Node, NodeConfig, ServerTls};
+use slim_node::{Authenticator, Endpoint, ListenConfig, Node, NodeConfig, Policy, ServerTls};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
@@ -26,6 +26,7 @@ pub(crate) struct TestNode {
     admin: SocketAddr,
     tls: Option<ServerTls>,
     auth: Option<Arc<dyn Authenticator>>,
+    policy: Option<Policy>,
     runtime: Runtime,
     running: Option<(oneshot::Sender<()>, tokio::task::JoinHandle<()>)>,
 }
@@ -42,9 +43,17 @@ impl TestNode {
             .build()
             .unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut node = Self { address, admin: address, tls, auth, runtime, running: None };
+        let policy = None;
+        let mut node = Self { address, admin: address, tls, auth, policy, runtime, running: None };
         node.restart();
         node
+    }
+
+    /// From now on this policy counts; all links end.
+    pub(crate) fn restart_with(&mut self, policy: Policy) {
+        self.stop();
+        self.policy = Some(policy);
+        self.restart();
     }
 
     /// `http://host:port`, or `https` with TLS.
@@ -74,7 +83,8 @@ impl TestNode {
             auth: self.auth.clone(),
         };
         let admin = Some(self.admin);
-        let config = NodeConfig { listen: vec![listen], admin, ..NodeConfig::default() };
+        let policy = self.policy.clone();
+        let config = NodeConfig { listen: vec![listen], admin, policy, ..NodeConfig::default() };
         let node = self.runtime.block_on(Node::bind(config)).unwrap();
         self.address = node.local_addrs()[0];
         self.admin = node.admin_addr().unwrap();
