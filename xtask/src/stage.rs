@@ -8,6 +8,7 @@ pub(crate) mod cast;
 mod clock;
 mod group;
 mod links;
+pub(crate) mod mesh;
 mod network;
 pub(crate) mod ports;
 pub(crate) mod process;
@@ -52,6 +53,8 @@ pub(crate) struct Stage<'a> {
     trace: File,
     started_at: Instant,
     node: Option<Node>,
+    /// Nodes that are joined, in the place of the one.
+    mesh: Vec<Node>,
     /// Where the node listens, also while it does not.
     node_address: String,
     /// How members find the node, if its address does not say it all.
@@ -96,6 +99,7 @@ impl<'a> Stage<'a> {
             trace,
             started_at: Instant::now(),
             node: None,
+            mesh: Vec::new(),
             node_address: String::new(),
             node_option: None,
             node_starts: 0,
@@ -218,6 +222,9 @@ impl<'a> Stage<'a> {
 
     /// Starts a member.
     pub(crate) fn start(&mut self, part: &Part<'_>) -> anyhow::Result<MemberId> {
+        if let Some(node) = self.next_of_mesh() {
+            return self.start_at(part, &node);
+        }
         let address = self.node_option.as_ref().unwrap_or(&self.node_address);
         let node = self.network.as_ref().map_or(address.as_str(), Node::address).to_owned();
         self.start_at(part, &node)
@@ -479,6 +486,9 @@ impl<'a> Stage<'a> {
             self.on_output(id, output)?;
         }
         record::verdict(&self.records)?;
+        for node in std::mem::take(&mut self.mesh) {
+            node.stop()?;
+        }
         match self.node {
             Some(_) => self.stop_node(),
             None => Ok(()),

@@ -103,13 +103,9 @@ impl<T: Target> Mesh<T> {
     }
 
     /// A peer has sent an Unsubscribe.
-    pub(crate) fn withdrawn(
-        &self,
-        from: PeerKey,
-        frame: &RoutedFrame,
-    ) -> Result<(), SubscriptionError> {
+    pub(crate) fn withdrawn(&self, from: PeerKey, frame: &RoutedFrame) {
         let (route, id) = (frame.header().destination, frame.subscription_id());
-        self.change(|peers| peers.withdrawn(from, route, id), |_, _| {})
+        self.change(|peers| peers.withdrawn(from, route, id), |_, ()| {});
     }
 
     /// A peer has sent a SubscriptionAck; false if it is none.
@@ -291,7 +287,10 @@ impl<T: Target> Subscriptions<T> for Side<T> {
                 }
                 Ok(())
             }
-            Self::Peer { key, mesh, .. } => mesh.withdrawn(*key, frame),
+            Self::Peer { key, mesh, .. } => {
+                mesh.withdrawn(*key, frame);
+                Ok(())
+            }
         }
     }
 

@@ -280,35 +280,25 @@ impl Peers {
         Ok(())
     }
 
-    /// A peer no longer leads to a name.
-    ///
-    /// # Errors
-    /// [`SubscriptionError::UnknownSubscription`] if it did not.
-    pub(crate) fn withdrawn(
-        &mut self,
-        from: PeerKey,
-        route: RouteName,
-        id: u64,
-    ) -> Result<(), SubscriptionError> {
+    /// A peer no longer leads to a name. Some say so twice, and are answered alike.
+    pub(crate) fn withdrawn(&mut self, from: PeerKey, route: RouteName, id: u64) {
         let link = self.links.get_mut(&from);
         if link.is_some_and(|link| link.echoes.remove(&(route, id))) {
-            return Ok(());
+            return;
         }
-        let unknown = SubscriptionError::UnknownSubscription(id);
-        let known = self.names.get(&route).ok_or(unknown)?;
+        let Some(known) = self.names.get(&route) else { return };
         let of_peer = |heard: &Heard| heard.hops.get(&from).copied();
         if known.heard.get(&id).and_then(of_peer).is_some() {
-            self.forget(from, (route, id));
-            return Ok(());
+            return self.forget(from, (route, id));
         }
         // Some withdraw a name with the id of the last application that had it, having
         // announced it with the id of the first.
-        let nearest = known.heard.values().filter_map(of_peer).max().ok_or(unknown)?;
-        let same = known.heard.iter().filter(|(_, heard)| of_peer(heard) == Some(nearest));
+        let nearest = known.heard.values().filter_map(of_peer).max();
+        let is_it = |heard: &Heard| nearest.is_some() && of_peer(heard) == nearest;
+        let same = known.heard.iter().filter(|(_, heard)| is_it(heard));
         for id in same.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.forget(from, (route, id));
         }
-        Ok(())
     }
 
     /// A peer has answered what it was told under this id.

@@ -27,6 +27,7 @@ pub mod holding;
 pub mod lossy;
 pub mod relay;
 pub mod sim;
+pub mod talk;
 
 /// Everything that a test waits for has to happen within this time.
 pub const DEADLINE: Duration = Duration::from_secs(60);

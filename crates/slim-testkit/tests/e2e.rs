@@ -2,31 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::collections::BTreeMap;
-
 use slim_client::{
     Client, ClientEvent, CloseReason, ConnectError, InviteError, Outgoing, ParticipantChange,
-    PublishError, Session, SessionConfig, SessionEvent, SessionType, Timers,
+    PublishError, SessionConfig, SessionEvent, SessionType, Timers,
 };
 use slim_node::MetricsSnapshot;
+use slim_testkit::talk::{everybody_speaks, group};
 use slim_testkit::{Cluster, SECRET, messages, next_session, wait_for, within};
 
 fn config(mls: bool) -> SessionConfig {
     SessionConfig { mls, ..SessionConfig::default() }
-}
-
-/// A group whose first member moderates.
-async fn group(clients: &[Client], config: SessionConfig) -> Vec<Session> {
-    let [moderator, others @ ..] = clients else { panic!("no moderator") };
-    let channel = "org/test/channel".parse().unwrap();
-    let session = moderator.create_group(channel, config).await.unwrap();
-    let mut sessions = vec![session.clone()];
-    for other in others {
-        let joined = within("an invitation", session.invite(&other.name().without_id())).await;
-        assert_eq!(joined.unwrap(), *other.name());
-        sessions.push(next_session(other).await);
-    }
-    sessions
 }
 
 async fn clients(cluster: &Cluster, names: &[&str]) -> Vec<Client> {
@@ -35,38 +20,6 @@ async fn clients(cluster: &Cluster, names: &[&str]) -> Vec<Client> {
         clients.push(cluster.client(name).await);
     }
     clients
-}
-
-/// Everybody speaks at once; everybody hears everybody, once, in order.
-async fn everybody_speaks(sessions: &[Session], count: usize) {
-    let mut speakers = tokio::task::JoinSet::new();
-    for (member, session) in sessions.iter().cloned().enumerate() {
-        let others = sessions.len() - 1;
-        speakers.spawn(async move {
-            let mut deliveries = Vec::new();
-            for n in 0..count {
-                deliveries.push(session.publish(format!("{member} {n}")).await.unwrap());
-            }
-            for delivery in deliveries {
-                let report = within("a report", delivery).await.unwrap();
-                assert_eq!((report.delivered.len(), report.lost.len()), (others, 0));
-            }
-        });
-    }
-    for (member, session) in sessions.iter().enumerate() {
-        let mut heard: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for message in messages(session, count * (sessions.len() - 1)).await {
-            let text = String::from_utf8(message.payload.to_vec()).unwrap();
-            let (speaker, n) = text.split_once(' ').unwrap();
-            heard.entry(speaker.parse().unwrap()).or_default().push(n.parse().unwrap());
-        }
-        for speaker in (0..sessions.len()).filter(|speaker| *speaker != member) {
-            assert_eq!(heard[&speaker], (0..count).collect::<Vec<_>>());
-        }
-    }
-    while let Some(speaker) = speakers.join_next().await {
-        speaker.unwrap();
-    }
 }
 
 /// Also of subscriptions, invitations, commits, and the answers to them.

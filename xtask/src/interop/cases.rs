@@ -123,6 +123,20 @@ pub(super) const CASES: &[Case] = &[
         play: groups::over_a_unix_socket,
     },
     Case {
+        name: "full mesh",
+        about: "the same at three nodes that are joined: ours, the cast's, ours",
+        is_slow: false,
+        casts: || groups(&Side::BOTH, &[Ours, Ours, Ours, Theirs, Theirs, Theirs]),
+        play: groups::at_a_full_mesh,
+    },
+    Case {
+        name: "line",
+        about: "the same at three nodes in a line, of which the one in the middle relays",
+        is_slow: false,
+        casts: || groups(&Side::BOTH, &[Ours, Ours, Ours, Theirs, Theirs, Theirs]),
+        play: groups::at_a_line,
+    },
+    Case {
         name: "call",
         about: "point-to-point: both speak, with all kinds of payloads; the caller ends it",
         is_slow: false,

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Ours, Stage, Theirs};
+use crate::stage::mesh::Joined;
 use crate::stage::record::{Acks, MemberId, Record, heard_alone, text_of};
 use crate::stage::tools::Part;
 
@@ -38,6 +39,18 @@ pub(super) fn over_mutual_tls(stage: &mut Stage<'_>) -> anyhow::Result<()> {
 /// The same over a socket in the file system.
 pub(super) fn over_a_unix_socket(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     stage.restart_node_on_unix_socket()?;
+    all_to_all(stage)
+}
+
+/// The same at three nodes, each of which has a link to each other one.
+pub(super) fn at_a_full_mesh(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    stage.join_nodes(Joined::FullMesh)?;
+    all_to_all(stage)
+}
+
+/// The same at three nodes of which the outer ones have no link to one another.
+pub(super) fn at_a_line(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    stage.join_nodes(Joined::Line)?;
     all_to_all(stage)
 }
 
