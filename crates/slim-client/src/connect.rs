@@ -104,6 +104,20 @@ impl ClientBuilder {
 
     /// Which invitations are taken, decided before anything is joined. Whoever is refused
     /// is told why. Default: all.
+    ///
+    /// ```
+    /// # fn example(builder: slim_client::ClientBuilder) -> slim_client::ClientBuilder {
+    /// use slim_client::Invitations;
+    ///
+    /// builder.invitations(Invitations::decided_by(|invitation| {
+    ///     match (invitation.session.mls, invitation.subject) {
+    ///         (true, "spiffe://example.org/boss") => Ok(()),
+    ///         (false, _) => Err("encrypted sessions only".to_owned()),
+    ///         (true, _) => Err("only the boss invites".to_owned()),
+    ///     }
+    /// }))
+    /// # }
+    /// ```
     #[must_use]
     pub fn invitations(mut self, invitations: Invitations) -> Self {
         self.invitations = invitations;
