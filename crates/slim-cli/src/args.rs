@@ -210,8 +210,8 @@ struct Common {
 /// How to reach the node, and what to log.
 #[derive(Debug, Args)]
 pub(crate) struct NodeArgs {
-    /// The node: http://host:port, host:port, https://host:port for TLS, unix:///path,
-    /// or a JSON object with the key "endpoint", and "auth" for a node that wants to know who
+    /// The node: http://host:port, host:port, https://host:port for TLS, ws:// and wss:// for
+    /// WebSockets, unix:///path, or a JSON object with the key "endpoint", and "auth" for a node that wants to know who
     /// comes.
     #[arg(
         long,

@@ -66,10 +66,10 @@ fn from_json(text: &str) -> Result<NodeOption, String> {
     let insecure = object.flag("insecure")?;
     let mut ignored = root.rest();
     if insecure == Some(true) {
-        if endpoint.starts_with("https://") {
-            return Err(
-                "\"tls.insecure\" is true, but \"endpoint\" begins with https://".to_owned()
-            );
+        if let Some((scheme @ ("https" | "wss"), _)) = endpoint.split_once("://") {
+            return Err(format!(
+                "\"tls.insecure\" is true, but \"endpoint\" begins with {scheme}://"
+            ));
         }
         ignored.extend(object.rest());
         return Ok(NodeOption { endpoint, tls: ClientTls::default(), auth, ignored });
@@ -81,6 +81,7 @@ fn from_json(text: &str) -> Result<NodeOption, String> {
     let endpoint = match endpoint.split_once("://") {
         None if wants_tls => format!("https://{endpoint}"),
         Some(("http", address)) if wants_tls => format!("https://{address}"),
+        Some(("ws", address)) if wants_tls => format!("wss://{address}"),
         _ => endpoint,
     };
     Ok(NodeOption { endpoint, tls, auth, ignored })
@@ -286,6 +287,8 @@ mod tests {
         };
         assert_eq!(parse(text).unwrap().tls, expected);
         check(r#"{"endpoint": "node:1", "tls": {"insecure": false}}"#, "https://node:1", &[]);
+        let web = r#"{"endpoint": "ws://node:1/a", "tls": {"insecure": false}}"#;
+        check(web, "wss://node:1/a", &[]);
     }
 
     #[test]
@@ -327,6 +330,7 @@ mod tests {
             r#"{"endpoint": "https://node:1", "tls": {"insecure": true}}"#,
             "begins with https://",
         );
+        refused(r#"{"endpoint": "wss://node:1", "tls": {"insecure": true}}"#, "begins with wss://");
         refused(
             r#"{"endpoint": "https://node:1", "tls": {"insecure_skip_verify": true}}"#,
             "insecure_skip_verify",

@@ -42,7 +42,7 @@ impl TlsArgs {
         ];
         if let Some((option, _)) = option.into_iter().find(|(_, given)| *given) {
             node.endpoint = with_tls(&node.endpoint).ok_or_else(|| {
-                format!("{option} needs a node whose address begins with https://")
+                format!("{option} needs a node whose address begins with https:// or wss://")
             })?;
         }
         let tls = &mut node.tls;
@@ -60,7 +60,7 @@ impl TlsArgs {
 fn with_tls(endpoint: &str) -> Option<String> {
     match endpoint.split_once("://") {
         None => Some(format!("https://{endpoint}")),
-        Some(("https", _)) => Some(endpoint.to_owned()),
+        Some(("https" | "wss", _)) => Some(endpoint.to_owned()),
         Some(_) => None,
     }
 }
@@ -83,7 +83,7 @@ mod tests {
             assert_eq!(node.tls.ca, Some(Pem::File("/ca.pem".into())));
         }
         let error = merged(args(), "http://node:1").unwrap_err();
-        assert_eq!(error, "--tls-ca needs a node whose address begins with https://");
+        assert_eq!(error, "--tls-ca needs a node whose address begins with https:// or wss://");
         assert_eq!(merged(TlsArgs::default(), "node:1").unwrap().endpoint, "node:1");
     }
 

@@ -72,7 +72,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Whom we trust and who we are, where the node's address begins with `https://`.
+    /// Whom we trust and who we are, where the node's address begins with `https://`
+    /// or `wss://`.
     /// Default: the authorities of the system, and no certificate of our own.
     #[must_use]
     pub fn tls(mut self, tls: ClientTls) -> Self {
@@ -81,7 +82,8 @@ impl ClientBuilder {
     }
 
     /// What the node is shown to let us in, asked for whenever we connect. Default
-    /// nothing. It goes in clear where the node's address does not begin with `https://`.
+    /// nothing. It goes in clear where the node's address does not begin with `https://`
+    /// or `wss://`.
     #[must_use]
     pub fn authorization(mut self, authorization: Authorization) -> Self {
         self.authorization = Some(authorization);
@@ -133,7 +135,7 @@ impl ClientBuilder {
     }
 
     /// Connects to a node, `http://host:port`, `host:port`, `https://host:port` for TLS,
-    /// or `unix:///path`. Done when others can reach us.
+    /// `ws://host:port` or `wss://host:port` for a WebSocket, or `unix:///path`. Done when others can reach us.
     ///
     /// # Errors
     /// See [`ConnectError`].

@@ -15,7 +15,9 @@ use slim_proto::{ConnectionType, LinkNegotiation, Message};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_stream::StreamExt as _;
 use tonic::transport::Server;
+use tonic::transport::server::Connected as _;
 use tower_service::Service;
 use tracing::{debug, warn};
 
@@ -23,9 +25,10 @@ use crate::admission::{AcceptCounters, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_NEWC
 use crate::budget::{Budget, DEFAULT_MAX_QUEUED_BYTES};
 use crate::handshake::{self, Acceptor, Negotiated, NegotiationError, PeerAdmission, Secrets};
 use crate::health::Question;
-use crate::listen::{Connection, Dooms, Incoming, OpenLink, dropped};
+use crate::listen::{Accepted, Connection, Dooms, Incoming, OpenLink, dropped};
 use crate::outbound::{CloseOnDrop, OutboundBody, Queue};
 use crate::reader::{Inbound, MacRule, MessageReader};
+use crate::websocket::WebSocket;
 use crate::{
     CloseReason, DEFAULT_QUEUE_BYTES, FrameReader, Health, Listener, LiveLimits, Outbound,
     PIECE_LEN, PeerAddr, Principal, grpc,
@@ -245,15 +248,21 @@ where
     };
     let incoming = Incoming::new(listeners, shutdown, door, dooms, listening);
     let tasks = LinkTasks::default();
-    let service = OpenChannel {
-        shared: Arc::new(Shared {
-            budget: Budget::new(Arc::clone(&config.limits)),
-            config,
-            on_link,
-            listens: listens.clone(),
-            tasks: Arc::clone(&tasks.0),
-        }),
-    };
+    let shared = Arc::new(Shared {
+        budget: Budget::new(Arc::clone(&config.limits)),
+        config,
+        on_link,
+        listens: listens.clone(),
+        tasks: Arc::clone(&tasks.0),
+    });
+    let service = OpenChannel { shared: Arc::clone(&shared) };
+    let incoming = incoming.filter_map(move |accepted| match accepted {
+        Ok(transport) if transport.connect_info().is_web => {
+            shared.spawn(run_websocket(Arc::clone(&shared), transport));
+            None
+        }
+        accepted => Some(accepted),
+    });
     // The shutdown is the end of `incoming`. This one never comes, but without it
     // tonic would not wait for its connections.
     let server = Server::builder()
@@ -324,6 +333,44 @@ struct Shared<F> {
     tasks: Arc<Mutex<JoinSet<()>>>,
 }
 
+/// Who did not prove to be anybody.
+pub(crate) struct NotAdmitted {
+    reason: String,
+    pause: Duration,
+    listens: watch::Receiver<()>,
+}
+
+impl NotAdmitted {
+    /// The check that failed, after a while: who guesses does not get to guess often.
+    pub(crate) async fn reason(mut self) -> String {
+        timeout(self.pause, dropped(&mut self.listens)).await.unwrap_or(());
+        self.reason
+    }
+}
+
+impl<F> Shared<F> {
+    /// Who opens a link with these headers.
+    fn admit(
+        &self,
+        connection: &Connection,
+        headers: &HeaderMap,
+    ) -> Result<Arc<[Principal]>, NotAdmitted> {
+        connection.authenticate(headers).map_err(|reason| {
+            self.config.counters.count_unauthenticated();
+            warn!(peer_addr = %connection.peer_addr, %reason, "link not authenticated");
+            let pause = self.config.refusal_pause;
+            NotAdmitted { reason, pause, listens: self.listens.clone() }
+        })
+    }
+
+    fn spawn(&self, link: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = lock(&self.tasks);
+        // Those that have ended are of no interest.
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(link);
+    }
+}
+
 impl<F> Clone for OpenChannel<F> {
     fn clone(&self) -> Self {
         Self { shared: Arc::clone(&self.shared) }
@@ -354,38 +401,29 @@ where
         };
         let shared = &self.shared;
         // How the node is may be asked by anybody.
-        let principals = match question {
+        let admitted = match question {
             Some(_) => Ok(Arc::default()),
-            None => connection.authenticate(request.headers()),
+            None => shared.admit(&connection, request.headers()),
         };
-        let principals = match principals {
+        let principals = match admitted {
             Ok(principals) => principals,
-            Err(reason) => {
-                shared.config.counters.count_unauthenticated();
-                warn!(peer_addr = %connection.peer_addr, %reason, "link not authenticated");
-                let mut listens = shared.listens.clone();
-                let pause = shared.config.refusal_pause;
-                // Who guesses does not get to guess often.
-                return Box::pin(async move {
-                    timeout(pause, dropped(&mut listens)).await.unwrap_or(());
-                    Ok(no_link(grpc::unauthenticated(&reason)))
+            Err(refused) => {
+                return Box::pin(async {
+                    Ok(no_link(grpc::unauthenticated(&refused.reason().await)))
                 });
             }
         };
         let queue = Queue::of_budget(Arc::clone(&shared.budget));
         let inbound = Inbound::Request(request.into_body());
-        let mut tasks = lock(&shared.tasks);
-        // Those that have ended are of no interest.
-        while tasks.try_join_next().is_some() {}
         match question {
-            None => tasks.spawn(run_link(
+            None => shared.spawn(run_link(
                 Arc::clone(shared),
                 (connection.peer_addr.clone(), principals),
                 connection.open_link(),
                 inbound,
                 Arc::clone(&queue),
             )),
-            Some(question) => tasks.spawn(question.answer(
+            Some(question) => shared.spawn(question.answer(
                 Arc::clone(&shared.config.health),
                 connection.open_link(),
                 inbound,
@@ -393,8 +431,7 @@ where
                 shared.listens.clone(),
                 shared.config.negotiation_timeout,
             )),
-        };
-        drop(tasks);
+        }
         let mut response = Response::new(ResponseBody::Link(OutboundBody::response(queue)));
         *response.headers_mut() = grpc::response_headers();
         Box::pin(ready(Ok(response)))
@@ -409,6 +446,28 @@ fn no_link(headers: HeaderMap) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::None);
     *response.headers_mut() = headers;
     response
+}
+
+/// The life of a connection that is to be a WebSocket, which is one link.
+async fn run_websocket<F, Fut>(shared: Arc<Shared<F>>, transport: Accepted)
+where
+    F: Fn(AcceptedLink) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let connection = transport.connect_info();
+    let opened = WebSocket::accept(transport, |headers| shared.admit(&connection, headers)).await;
+    let Some((socket, principals)) = opened else {
+        return debug!(peer_addr = %connection.peer_addr, "no WebSocket");
+    };
+    let queue = Queue::of_budget(Arc::clone(&shared.budget));
+    let body = OutboundBody::response(Arc::clone(&queue));
+    let Keepalive { interval, timeout, .. } = shared.config.keepalive;
+    let inbound = Inbound::WebSocket(Arc::clone(&socket));
+    let (peer, link) = ((connection.peer_addr.clone(), principals), connection.open_link());
+    tokio::join!(
+        run_link(shared, peer, link, inbound, queue),
+        socket.write(body, interval, timeout)
+    );
 }
 
 /// The life of one link, from the opening of its stream to its end.

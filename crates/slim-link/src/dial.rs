@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::uri::Authority;
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Request, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
@@ -30,6 +30,7 @@ use crate::reader::{Inbound, MacRule, MessageReader, with_causes};
 use crate::socket::{Doom, Socket};
 use crate::tls::{self, of_io};
 use crate::transport::Transport;
+use crate::websocket::WebSocket;
 use crate::{
     AcceptedLink, Authorization, ClientTls, CloseReason, DEFAULT_QUEUE_BYTES, FrameReader, LINGER,
     Link, LinkInfo, LinkReceiver, LinkSender, Outbound, PIECE_LEN, PeerAddr, TlsConfigError,
@@ -51,7 +52,8 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 const TLS_ALERT: u8 = 21;
 
 /// Where a node listens: `host:port`, `http://host:port`, `https://host:port` for TLS,
-/// or `unix:///path` for a socket of this machine.
+/// `ws://host:port/path` or `wss://host:port/path` for a WebSocket, or `unix:///path` for
+/// a socket of this machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target(Place);
 
@@ -67,12 +69,19 @@ struct Host {
     /// An IPv6 address is in brackets.
     name: String,
     port: u16,
+    /// Of a WebSocket: the path, which begins with a slash.
+    web: Option<String>,
 }
 
 impl Host {
     /// Without brackets, as a resolver takes it.
     fn bare(&self) -> &str {
         self.name.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// What is spoken over TLS there.
+    fn alpn(&self) -> &'static [u8] {
+        if self.web.is_some() { tls::HTTP1 } else { tls::HTTP2 }
     }
 }
 
@@ -89,7 +98,7 @@ impl Target {
     /// What is wrong.
     pub fn check_tls(&self, tls: &ClientTls) -> Result<(), TlsConfigError> {
         match &self.0 {
-            Place::Tcp(host) => tls::connector(tls, host.bare()).map(drop),
+            Place::Tcp(host) => tls::connector(tls, host.bare(), host.alpn()).map(drop),
             Place::Unix(_) => Ok(()),
         }
     }
@@ -111,10 +120,20 @@ impl FromStr for Target {
         if let Some(path) = unix_path(text) {
             return path.map(|path| Self(Place::Unix(path))).map_err(|()| malformed());
         }
-        let (is_tls, authority) = match text.split_once("://") {
-            None => (false, text),
+        let (is_tls, authority, web) = match text.split_once("://") {
+            None => (false, text, None),
             Some((scheme @ ("http" | "https"), authority)) => {
-                (scheme == "https", authority.strip_suffix('/').unwrap_or(authority))
+                (scheme == "https", authority.strip_suffix('/').unwrap_or(authority), None)
+            }
+            Some((scheme @ ("ws" | "wss"), rest)) => {
+                let at = rest.find('/').unwrap_or(rest.len());
+                let path = if at < rest.len() { &rest[at..] } else { "/" };
+                let parsed: PathAndQuery = path.parse().map_err(|_| malformed())?;
+                // What is secret in a query would be shown with the address.
+                if parsed.as_str() != path || parsed.query().is_some() {
+                    return Err(malformed());
+                }
+                (scheme == "wss", &rest[..at], Some(path.to_owned()))
             }
             Some(_) => return Err(TargetError::Scheme(text.to_owned())),
         };
@@ -131,7 +150,7 @@ impl FromStr for Target {
             return Err(malformed());
         }
         let port = port.as_u16();
-        Ok(Self(Place::Tcp(Host { is_tls, name: host.to_owned(), port })))
+        Ok(Self(Place::Tcp(Host { is_tls, name: host.to_owned(), port, web })))
     }
 }
 
@@ -139,9 +158,13 @@ impl FromStr for Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Place::Tcp(Host { is_tls, name, port }) => {
+            Place::Tcp(Host { is_tls, name, port, web: None }) => {
                 let scheme = if *is_tls { "https" } else { "http" };
                 write!(f, "{scheme}://{name}:{port}")
+            }
+            Place::Tcp(Host { is_tls, name, port, web: Some(path) }) => {
+                let scheme = if *is_tls { "wss" } else { "ws" };
+                write!(f, "{scheme}://{name}:{port}{path}")
             }
             Place::Unix(path) => write!(f, "unix://{}", path.display()),
         }
@@ -154,12 +177,12 @@ impl fmt::Display for Target {
 pub enum TargetError {
     /// Neither `host:port` nor a URL of such.
     #[error(
-        "{0:?} is not an address: expected host:port, http://host:port, https://host:port \
-         or unix:///path"
+        "{0:?} is not an address: expected host:port, the same after http://, https://, ws:// \
+         or wss://, or unix:///path"
     )]
     Malformed(String),
     /// Another scheme.
-    #[error("{0:?}: unknown scheme, expected http, https or unix")]
+    #[error("{0:?}: unknown scheme, expected http, https, ws, wss or unix")]
     Scheme(String),
 }
 
@@ -300,20 +323,21 @@ async fn establish(
         }
         (Raw::Unix(unix), _) => Transport::unix(Socket::new(unix, doom, None), ()),
     };
-    let body = timeout_at(deadline, open(target, authorization, transport, &queue))
+    let inbound = timeout_at(deadline, open(target, authorization, transport, &queue))
         .await
         .map_err(|_| DialError::Timeout(DialStage::Open))?
         .map_err(|error| heard.reason().unwrap_or(error))?;
-    let (messages, negotiated) = timeout_at(deadline, negotiate(config, body, &queue, ends_here))
-        .await
-        .map_err(|_| DialError::Timeout(DialStage::Negotiate))?
-        .map_err(|error| match error {
-            NegotiationError::Denied(message) => {
-                let (http, grpc) = (StatusCode::OK.as_u16(), Some(grpc::PERMISSION_DENIED));
-                DialError::Refused { http, grpc, message }
-            }
-            error => DialError::Negotiation(error),
-        })?;
+    let (messages, negotiated) =
+        timeout_at(deadline, negotiate(config, inbound, &queue, ends_here))
+            .await
+            .map_err(|_| DialError::Timeout(DialStage::Negotiate))?
+            .map_err(|error| match error {
+                NegotiationError::Denied(message) => {
+                    let (http, grpc) = (StatusCode::OK.as_u16(), Some(grpc::PERMISSION_DENIED));
+                    DialError::Refused { http, grpc, message }
+                }
+                error => DialError::Negotiation(error),
+            })?;
 
     let Negotiated { peer, key } = negotiated;
     let mac_rule = MacRule::new(config.require_header_mac, peer.connection_type);
@@ -398,8 +422,8 @@ async fn secure(
     heard: &Heard,
 ) -> Result<Transport<()>, DialError> {
     let shown = config.identity.is_some();
-    let (settings, host) = (config.clone(), host.bare().to_owned());
-    let loaded = spawn_blocking(move || tls::connector(&settings, &host)).await;
+    let (settings, alpn, host) = (config.clone(), host.alpn(), host.bare().to_owned());
+    let loaded = spawn_blocking(move || tls::connector(&settings, &host, alpn)).await;
     let (settings, name) = loaded
         .map_err(|error| DialError::Broken { stage: DialStage::Tls, cause: error.to_string() })??;
     let shown_name = name.to_str().into_owned();
@@ -417,12 +441,33 @@ async fn secure(
     Ok(Transport::dialled(tls.into(), shown, on_error, ()))
 }
 
-/// Opens the stream: HTTP/2, then the response headers.
+/// Opens the stream.
 async fn open(
     target: &Target,
     authorization: Option<HeaderValue>,
     transport: Transport<()>,
     queue: &Arc<Queue>,
+) -> Result<Inbound, DialError> {
+    let body = OutboundBody::request(Arc::clone(queue));
+    match &target.0 {
+        Place::Tcp(Host { web: Some(_), .. }) => {
+            let socket = WebSocket::dial(&target.to_string(), authorization, transport).await?;
+            let writer = Arc::clone(&socket);
+            tokio::spawn(
+                async move { writer.write(body, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT).await },
+            );
+            Ok(Inbound::WebSocket(socket))
+        }
+        _ => Ok(Inbound::Response(open_grpc(target, authorization, transport, body).await?)),
+    }
+}
+
+/// HTTP/2, then the response headers.
+async fn open_grpc(
+    target: &Target,
+    authorization: Option<HeaderValue>,
+    transport: Transport<()>,
+    body: OutboundBody,
 ) -> Result<Incoming, DialError> {
     let broken = |error: hyper::Error| DialError::Broken {
         stage: DialStage::Open,
@@ -445,7 +490,7 @@ async fn open(
         .header(header::CONTENT_TYPE, grpc::CONTENT_TYPE)
         .header(header::TE, "trailers")
         .header(header::USER_AGENT, concat!("slim-link/", env!("CARGO_PKG_VERSION")))
-        .body(OutboundBody::request(Arc::clone(queue)))
+        .body(body)
         .map_err(|error| DialError::Broken { stage: DialStage::Open, cause: error.to_string() })?;
     if let Some(shown) = authorization {
         request.headers_mut().insert(header::AUTHORIZATION, shown);
@@ -469,7 +514,7 @@ async fn open(
 
 async fn negotiate(
     config: &DialConfig,
-    body: Incoming,
+    inbound: Inbound,
     queue: &Arc<Queue>,
     ends_here: bool,
 ) -> Result<(MessageReader, Negotiated), NegotiationError> {
@@ -479,7 +524,7 @@ async fn negotiate(
     queue.push_control(&Message::Link(request).encode()).map_err(|_| NegotiationError::Ended)?;
     queue.wake_writer();
     let ends_with = ends_here.then(|| Arc::clone(queue));
-    let mut messages = MessageReader::new(Inbound::Response(body), ends_with);
+    let mut messages = MessageReader::new(inbound, ends_with);
     let answer = messages.negotiation().await?;
     let negotiated =
         handshake::finish(answer, &config.link_id, config.require_header_mac, &secrets)?;
@@ -530,7 +575,7 @@ pub enum DialError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The node speaks TLS, and we do not.
-    #[error("it speaks TLS; the address of such a node begins with https://")]
+    #[error("it speaks TLS; the address of such a node begins with https:// or wss://")]
     SpeaksTls,
     /// What answers does not speak HTTP/2, or broke the connection.
     #[error("connection broke while {stage}: {cause}")]

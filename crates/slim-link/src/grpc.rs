@@ -15,6 +15,9 @@ pub(crate) const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("applicati
 /// The status that says: do not come back.
 pub(crate) const PERMISSION_DENIED: u16 = 7;
 
+/// The status that says: come back.
+pub(crate) const UNAVAILABLE: u16 = 14;
+
 /// The status that says: show who you are.
 pub(crate) const UNAUTHENTICATED: u16 = 16;
 
@@ -93,11 +96,13 @@ pub(crate) fn status_text(text: &str) -> Option<HeaderValue> {
 /// gRPC status in the headers or trailers of a response, with its text.
 pub(crate) fn status(headers: &HeaderMap) -> Option<(u16, String)> {
     let code = headers.get(STATUS)?.to_str().ok()?.parse().ok()?;
-    let text = headers.get(MESSAGE).map(|text| {
-        let text = text.as_bytes();
-        String::from_utf8_lossy(&text[..text.len().min(MAX_STATUS_TEXT)]).into_owned()
-    });
+    let text = headers.get(MESSAGE).map(|text| peer_text(text.as_bytes()));
     Some((code, text.unwrap_or_default()))
+}
+
+/// What is kept of a peer's text.
+pub(crate) fn peer_text(text: &[u8]) -> String {
+    String::from_utf8_lossy(&text[..text.len().min(MAX_STATUS_TEXT)]).into_owned()
 }
 
 /// Why a stream with these trailers has ended.

@@ -1,7 +1,7 @@
 //! One authenticated, bidirectional stream between two SLIM nodes.
 //!
 //! A *link* is one gRPC call, `dataplane.proto.v1.DataPlaneService/OpenChannel`,
-//! that stays open: each side sends messages when it likes. The first message in
+//! that stays open, or one WebSocket: each side sends messages when it likes. The first message in
 //! each direction negotiates a key; from then on each message with a routing
 //! header carries a MAC of this link.
 //!
@@ -39,6 +39,7 @@ mod reader;
 mod socket;
 mod tls;
 mod transport;
+mod websocket;
 
 pub use accept::{AcceptConfig, AcceptedLink, Keepalive, LINGER, LinkInfo, serve};
 pub use address::PeerAddr;

@@ -25,7 +25,7 @@ use crate::admission::{Door, Place};
 use crate::listener::{BACKLOG, Raw};
 use crate::socket::{Doom, OnFirstByte, Socket};
 use crate::transport::Transport;
-use crate::{Authenticator, Listener, PeerAddr, Principal, TlsError, principal};
+use crate::{Authenticator, Endpoint, Listener, PeerAddr, Principal, TlsError, principal};
 
 /// How long a connection may exist without a link, except before its first.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -49,6 +49,8 @@ const TLS_HANDSHAKE: u8 = 22;
 /// An accepted connection, as its links see it.
 pub(crate) struct Connection {
     pub(crate) peer_addr: PeerAddr,
+    /// Whether it is one WebSocket, not gRPC.
+    pub(crate) is_web: bool,
     auth: Option<Arc<dyn Authenticator>>,
     /// Of the client's certificate, once its handshake is done.
     certified: OnceLock<Vec<Principal>>,
@@ -70,12 +72,14 @@ pub(crate) struct OpenLink {
 impl Connection {
     fn new(
         peer_addr: PeerAddr,
+        is_web: bool,
         auth: Option<Arc<dyn Authenticator>>,
         door: &Arc<Door>,
     ) -> Arc<Self> {
         let cut = Arc::new(Notify::new());
         Arc::new(Self {
             peer_addr,
+            is_web,
             auth,
             certified: OnceLock::new(),
             links: AtomicUsize::new(0),
@@ -281,8 +285,9 @@ impl<S: Future<Output = ()>> Incoming<S> {
     }
 
     fn accepted(&self, raw: Raw, peer_addr: PeerAddr, listener: &Listener) -> Accepted {
+        let is_web = matches!(listener.endpoint(), Endpoint::WebSocket { .. });
         let auth = listener.auth().cloned();
-        let connection = Connection::new(peer_addr.clone(), auth, &self.door);
+        let connection = Connection::new(peer_addr.clone(), is_web, auth, &self.door);
         let doom = self.dooms.doom(Arc::clone(&connection));
         let tcp = match raw {
             Raw::Tcp(tcp) => tcp,
@@ -368,7 +373,8 @@ pub(crate) mod tests {
         let peer_addr = PeerAddr::Ip(([127, 0, 0, 1], 1).into());
         let limits = Arc::new(LiveLimits::default());
         limits.set(&AcceptConfig::default());
-        let connection = Connection::new(peer_addr, None, &Door::new(limits, Arc::default()));
+        let door = Door::new(limits, Arc::default());
+        let connection = Connection::new(peer_addr, false, None, &door);
         let (listening, listens) = watch::channel(());
         let (keep, cut_all) = watch::channel(());
         let dooms = Dooms { negotiation_timeout: FIRST, listens, cut_all };

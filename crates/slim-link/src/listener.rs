@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use crate::address::unix_path;
-use crate::tls::Acceptor;
+use crate::tls::{self, Acceptor};
 use crate::{Authenticator, PeerAddr, ServerTls, TlsConfigError};
 
 /// Connections that may wait with the system to be accepted, if it allows so many: all
@@ -24,8 +24,15 @@ pub(crate) const BACKLOG: u32 = 2048;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Endpoint {
-    /// An address of this machine; port 0 picks one.
+    /// An address of this machine; port 0 picks one. Links are gRPC.
     Tcp(SocketAddr),
+    /// The same, but links are WebSockets, for peers that cannot do otherwise.
+    WebSocket {
+        /// Where.
+        addr: SocketAddr,
+        /// Whether TLS is spoken, as [`ListenConfig::tls`] has to say too.
+        is_tls: bool,
+    },
     /// A socket in the file system, for whoever may write to it. It is made with the
     /// rights that the process gives to new files (its umask), and removed at the end;
     /// one that was left over by another process is replaced.
@@ -36,9 +43,15 @@ impl FromStr for Endpoint {
     type Err = EndpointError;
 
     fn from_str(text: &str) -> Result<Self, EndpointError> {
-        let endpoint = match unix_path(text) {
-            Some(path) => path.ok().map(Self::Unix),
-            None => text.parse().ok().map(Self::Tcp),
+        let web = |addr: &str, is_tls| {
+            let addr = addr.strip_suffix('/').unwrap_or(addr).parse();
+            addr.ok().map(|addr| Self::WebSocket { addr, is_tls })
+        };
+        let endpoint = match text.split_once("://") {
+            Some(("unix", _)) => unix_path(text).and_then(Result::ok).map(Self::Unix),
+            Some(("ws", addr)) => web(addr, false),
+            Some(("wss", addr)) => web(addr, true),
+            _ => text.parse().ok().map(Self::Tcp),
         };
         endpoint.ok_or_else(|| EndpointError(text.to_owned()))
     }
@@ -48,6 +61,8 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(addr) => addr.fmt(f),
+            Self::WebSocket { addr, is_tls: false } => write!(f, "ws://{addr}"),
+            Self::WebSocket { addr, is_tls: true } => write!(f, "wss://{addr}"),
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
         }
     }
@@ -55,7 +70,10 @@ impl fmt::Display for Endpoint {
 
 /// The text is not an address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is neither a numeric address and a port, such as 127.0.0.1:46357, nor unix:///path")]
+#[error(
+    "{0:?} is neither a numeric address and a port, such as 127.0.0.1:46357, nor the same after \
+     ws:// or wss://, nor unix:///path"
+)]
 pub struct EndpointError(String);
 
 /// Where to listen, and how.
@@ -97,6 +115,12 @@ pub enum ListenError {
     /// TLS is asked for where none is spoken.
     #[error("a Unix socket has no TLS: it does not leave this machine")]
     TlsOnUnix,
+    /// TLS is asked for where none is spoken.
+    #[error("ws:// has no TLS: expected wss://, or no certificate")]
+    TlsOnPlainWebSocket,
+    /// No TLS is given where it is spoken.
+    #[error("wss:// has TLS: expected a certificate and a key, or ws://")]
+    NoCertificate,
     /// There is a file of this name, and it is not a socket.
     #[error("there is a file of this name that is no socket")]
     NoSocket,
@@ -130,12 +154,27 @@ impl Listener {
     /// # Errors
     /// See [`ListenError`].
     pub fn bind(config: &ListenConfig) -> Result<Self, ListenError> {
-        let tls = config.tls.clone().map(Acceptor::new).transpose()?.map(Arc::new);
+        let alpn = match config.endpoint {
+            Endpoint::WebSocket { .. } => tls::HTTP1,
+            _ => tls::HTTP2,
+        };
+        let tls = config.tls.clone().map(|tls| Acceptor::new(tls, alpn)).transpose()?.map(Arc::new);
         let auth = config.auth.clone();
         match &config.endpoint {
             Endpoint::Tcp(addr) => {
                 let socket = bind_tcp(*addr)?;
                 let endpoint = Endpoint::Tcp(socket.local_addr()?);
+                Ok(Self { socket: Socket::Tcp(socket), endpoint, tls, auth })
+            }
+            Endpoint::WebSocket { is_tls: true, .. } if tls.is_none() => {
+                Err(ListenError::NoCertificate)
+            }
+            Endpoint::WebSocket { is_tls: false, .. } if tls.is_some() => {
+                Err(ListenError::TlsOnPlainWebSocket)
+            }
+            Endpoint::WebSocket { addr, is_tls } => {
+                let socket = bind_tcp(*addr)?;
+                let endpoint = Endpoint::WebSocket { addr: socket.local_addr()?, is_tls: *is_tls };
                 Ok(Self { socket: Socket::Tcp(socket), endpoint, tls, auth })
             }
             Endpoint::Unix(_) if tls.is_some() => Err(ListenError::TlsOnUnix),

@@ -17,6 +17,7 @@ use crate::NegotiationError;
 use crate::grpc::{self, Deframer};
 use crate::mac::LinkKey;
 use crate::outbound::Queue;
+use crate::websocket::WebSocket;
 
 /// Frames that one [`FrameReader::read_batch`] hands out at most.
 pub const MAX_BATCH_FRAMES: usize = 256;
@@ -74,7 +75,7 @@ impl FrameReader {
         key: Option<LinkKey>,
         mac_rule: MacRule,
     ) -> Self {
-        messages.deframer.lift_limit();
+        messages.lift_limit();
         Self {
             messages,
             key,
@@ -230,25 +231,60 @@ pub(crate) enum Inbound {
     Request(tonic::body::Body),
     /// The response that answered a dialled link.
     Response(Incoming),
+    /// Either, over a WebSocket.
+    WebSocket(Arc<WebSocket>),
 }
 
 impl Inbound {
+    /// The next message. The deframer is for what has no messages of its own.
+    fn poll_message(
+        &mut self,
+        cx: &mut Context<'_>,
+        deframer: &mut Deframer,
+    ) -> Poll<Result<Bytes, LinkEnd>> {
+        if let Self::WebSocket(socket) = self {
+            return socket.poll_message(cx);
+        }
+        loop {
+            if let Some(message) = deframer.next()? {
+                return Poll::Ready(Ok(message));
+            }
+            let Some(frame) = ready!(self.poll_frame(cx)?) else {
+                let complete = deframer.is_between_messages();
+                let end = if complete { LinkEnd::Ended } else { LinkEnd::BadFraming };
+                return Poll::Ready(Err(end));
+            };
+            match frame.into_data() {
+                Ok(chunk) => deframer.push(chunk),
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    return Poll::Ready(Err(grpc::end_of(&trailers)));
+                }
+            }
+        }
+    }
+
+    /// The next piece of a body.
     fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, LinkEnd>>> {
-        match self {
-            Self::Request(body) => Pin::new(body).poll_frame(cx).map_err(|status| {
-                // How applications hang up.
-                if status.code() == Code::Cancelled {
-                    return LinkEnd::Ended;
-                }
-                LinkEnd::Lost(with_causes(status.source().unwrap_or(&status)))
-            }),
-            Self::Response(body) => {
-                Pin::new(body).poll_frame(cx).map_err(|error| LinkEnd::Lost(with_causes(&error)))
+    ) -> Poll<Result<Option<http_body::Frame<Bytes>>, LinkEnd>> {
+        let frame = match self {
+            Self::Request(body) => {
+                ready!(Pin::new(body).poll_frame(cx)).transpose().map_err(|status| {
+                    // How applications hang up.
+                    if status.code() == Code::Cancelled {
+                        return LinkEnd::Ended;
+                    }
+                    LinkEnd::Lost(with_causes(status.source().unwrap_or(&status)))
+                })
             }
-        }
+            Self::Response(body) => ready!(Pin::new(body).poll_frame(cx))
+                .transpose()
+                .map_err(|error| LinkEnd::Lost(with_causes(&error))),
+            Self::WebSocket(_) => Ok(None),
+        };
+        Poll::Ready(frame)
     }
 }
 
@@ -298,37 +334,25 @@ impl MessageReader {
     }
 
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, LinkEnd>> {
-        loop {
-            if let Some(message) = self.deframer.next()? {
-                return Poll::Ready(Ok(message));
-            }
-            let frame = match self.body.poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => frame,
-                Poll::Ready(Some(Err(end))) => return Poll::Ready(Err(end)),
-                Poll::Ready(None) => {
-                    let complete = self.deframer.is_between_messages();
-                    let end = if complete { LinkEnd::Ended } else { LinkEnd::BadFraming };
-                    return Poll::Ready(Err(end));
-                }
-                Poll::Pending => {
-                    let Some(queue) = &self.ends_with else {
-                        return Poll::Pending;
-                    };
-                    ready!(queue.poll_closed(cx));
-                    return Poll::Ready(Err(if queue.is_closed_here() {
-                        LinkEnd::ClosedHere
-                    } else {
-                        LinkEnd::Lost("the stream is gone".to_owned())
-                    }));
-                }
-            };
-            match frame.into_data() {
-                Ok(chunk) => self.deframer.push(chunk),
-                Err(frame) => {
-                    let trailers = frame.into_trailers().unwrap_or_default();
-                    return Poll::Ready(Err(grpc::end_of(&trailers)));
-                }
-            }
+        if let Poll::Ready(message) = self.body.poll_message(cx, &mut self.deframer) {
+            return Poll::Ready(message);
+        }
+        let Some(queue) = &self.ends_with else {
+            return Poll::Pending;
+        };
+        ready!(queue.poll_closed(cx));
+        Poll::Ready(Err(if queue.is_closed_here() {
+            LinkEnd::ClosedHere
+        } else {
+            LinkEnd::Lost("the stream is gone".to_owned())
+        }))
+    }
+
+    /// Whoever has negotiated may send messages of any length.
+    fn lift_limit(&mut self) {
+        self.deframer.lift_limit();
+        if let Inbound::WebSocket(socket) = &self.body {
+            socket.lift_limit();
         }
     }
 

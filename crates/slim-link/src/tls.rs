@@ -25,8 +25,10 @@ pub use self::error::{TlsConfigError, TlsError};
 /// How often a server looks whether its files have changed, by default.
 pub const DEFAULT_RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What both sides offer; a peer that offers nothing is fine.
-const ALPN: &[u8] = b"h2";
+/// What both sides offer (ALPN), for gRPC and for WebSockets; a peer that offers nothing
+/// is fine.
+pub(crate) const HTTP2: &[u8] = b"h2";
+pub(crate) const HTTP1: &[u8] = b"http/1.1";
 
 const TLS13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
@@ -129,7 +131,7 @@ impl ServerTls {
     /// # Errors
     /// If they cannot be used.
     pub fn check(&self) -> Result<(), TlsConfigError> {
-        Acceptor::new(self.clone()).map(drop)
+        Acceptor::new(self.clone(), HTTP2).map(drop)
     }
 }
 
@@ -225,7 +227,7 @@ impl ServerFiles {
         context.finish()
     }
 
-    fn config(&self, config: &ServerTls) -> Result<ServerConfig, TlsConfigError> {
+    fn config(&self, config: &ServerTls, alpn: &[u8]) -> Result<ServerConfig, TlsConfigError> {
         let identity = &config.identity;
         let chain = certificates(&identity.certificate, "certificate", &self.certificate)?;
         let key = key(&identity.key, &self.key)?;
@@ -248,7 +250,7 @@ impl ServerFiles {
         };
         let mut built =
             builder.with_single_cert(chain, key).map_err(|error| unusable(identity, &error))?;
-        built.alpn_protocols = vec![ALPN.to_vec()];
+        built.alpn_protocols = vec![alpn.to_vec()];
         built.session_storage = Arc::new(NoServerSessionStorage {});
         built.send_tls13_tickets = 0;
         Ok(built)
@@ -258,6 +260,7 @@ impl ServerFiles {
 /// What a listener accepts TLS with. New files take its place while it runs.
 pub(crate) struct Acceptor {
     config: ServerTls,
+    alpn: &'static [u8],
     current: RwLock<Loaded>,
 }
 
@@ -267,10 +270,11 @@ struct Loaded {
 }
 
 impl Acceptor {
-    pub(crate) fn new(config: ServerTls) -> Result<Self, TlsConfigError> {
+    pub(crate) fn new(config: ServerTls, alpn: &'static [u8]) -> Result<Self, TlsConfigError> {
         let files = ServerFiles::read(&config)?;
-        let loaded = Loaded { digest: files.digest(), config: Arc::new(files.config(&config)?) };
-        Ok(Self { config, current: RwLock::new(loaded) })
+        let built = Arc::new(files.config(&config, alpn)?);
+        let loaded = Loaded { digest: files.digest(), config: built };
+        Ok(Self { config, alpn, current: RwLock::new(loaded) })
     }
 
     /// For the next connection.
@@ -288,7 +292,7 @@ impl Acceptor {
             return Ok(false);
         }
         drop(current);
-        let config = Arc::new(files.config(&self.config)?);
+        let config = Arc::new(files.config(&self.config, self.alpn)?);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Loaded { digest, config };
         Ok(true)
     }
@@ -332,6 +336,7 @@ impl fmt::Debug for Acceptor {
 pub(crate) fn connector(
     config: &ClientTls,
     host: &str,
+    alpn: &[u8],
 ) -> Result<(Arc<ClientConfig>, ServerName<'static>), TlsConfigError> {
     let name = config.server_name.as_deref().unwrap_or(host);
     let name = ServerName::try_from(name.to_owned())
@@ -354,7 +359,7 @@ pub(crate) fn connector(
             builder.with_client_auth_cert(chain, key).map_err(|error| unusable(identity, &error))?
         }
     };
-    built.alpn_protocols = vec![ALPN.to_vec()];
+    built.alpn_protocols = vec![alpn.to_vec()];
     built.resumption = Resumption::disabled();
     Ok((Arc::new(built), name))
 }
@@ -396,7 +401,7 @@ mod tests {
         write(&key, &old[1]);
         let identity =
             KeyPair { certificate: Pem::File(certificate.clone()), key: Pem::File(key.clone()) };
-        let acceptor = Acceptor::new(ServerTls::new(identity)).unwrap();
+        let acceptor = Acceptor::new(ServerTls::new(identity), HTTP2).unwrap();
         let first = acceptor.current();
         assert_eq!(acceptor.reload(), Ok(false));
 

@@ -146,7 +146,7 @@ fn what_cannot_be_dialled_is_named() {
         check(text, TargetError::Malformed);
     }
     check("https://localhost", TargetError::Malformed);
-    check("ws://localhost:46357", TargetError::Scheme);
+    check("ftp://localhost:46357", TargetError::Scheme);
     check("unix://run/node", TargetError::Malformed);
     check("unix:///", TargetError::Malformed);
 }

@@ -251,7 +251,8 @@ fn read_limits(mut section: Section) -> Result<Limits, ConfigError> {
 fn read_server(server: &mut Section, config: &mut FileConfig) -> Result<(), ConfigError> {
     let endpoint = server.parsed(
         "endpoint",
-        "a numeric address and a port, such as 127.0.0.1:46357, or unix:///path",
+        "a numeric address and a port, such as 127.0.0.1:46357, the same after ws:// or wss://, \
+         or unix:///path",
     )?;
     let endpoint = endpoint.ok_or_else(|| server.unsupported("endpoint", "required"))?;
     let tls = match &endpoint {
@@ -259,6 +260,12 @@ fn read_server(server: &mut Section, config: &mut FileConfig) -> Result<(), Conf
         Endpoint::Unix(_) => tls::read_none(server.section("tls")?, &mut config.ignored)?,
         _ => tls::read(server.section("tls")?, &mut config.ignored)?,
     };
+    if let Endpoint::WebSocket { is_tls, .. } = endpoint
+        && is_tls != tls.is_some()
+    {
+        let expected = "wss:// needs a certificate under tls, and ws:// tls: { insecure: true }";
+        return Err(server.unsupported("endpoint", expected));
+    }
     let auth = server.optional("auth")?.map(|auth| auth::read(auth, &mut config.ignored));
     let listen = ListenConfig { tls, ..endpoint.into() };
     config.servers.push(Server { listen, auth: auth.transpose()? });

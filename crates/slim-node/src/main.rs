@@ -39,8 +39,8 @@ const USAGE: u8 = 2;
 struct Args {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Address to listen on, or unix:///path; may repeat; port 0 picks one; overrides
-    /// the file
+    /// Address to listen on; the same after ws:// or wss:// for WebSockets; or
+    /// unix:///path; may repeat; port 0 picks one; overrides the file
     /// [default: 127.0.0.1:46357]
     #[arg(long, value_name = "ADDR")]
     listen: Vec<Endpoint>,

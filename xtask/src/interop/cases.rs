@@ -137,6 +137,20 @@ pub(super) const CASES: &[Case] = &[
         play: groups::at_a_line,
     },
     Case {
+        name: "websocket",
+        about: "over WebSockets, the node ends, and another one begins at the same place",
+        is_slow: false,
+        casts: || groups(&Side::BOTH, &[Ours, Theirs]),
+        play: faults::node_restarts_on_websockets,
+    },
+    Case {
+        name: "websocket tls",
+        about: "a group over WebSockets with TLS",
+        is_slow: false,
+        casts: || groups(&Side::BOTH, &[Ours, Theirs]),
+        play: groups::over_websockets_with_tls,
+    },
+    Case {
         name: "call",
         about: "point-to-point: both speak, with all kinds of payloads; the caller ends it",
         is_slow: false,

@@ -1,5 +1,5 @@
-//! Links other than plain TCP: TLS with certificates of the stage's own, and Unix
-//! sockets.
+//! Links other than plain gRPC: TLS with certificates of the stage's own, WebSockets,
+//! and Unix sockets.
 
 use std::env;
 use std::fs;
@@ -29,7 +29,10 @@ impl Stage<'_> {
             let (cert, key) = self.issue(&ca, "member", "member")?;
             client["source"] = json!({ "type": "file", "cert": cert, "key": key });
         }
-        let endpoint = format!("https://{}", self.node_address);
+        let endpoint = match self.node_address.starts_with("wss://") {
+            true => self.node_address.clone(),
+            false => format!("https://{}", self.node_address),
+        };
         self.node_option = Some(json!({ "endpoint": endpoint, "tls": client }).to_string());
         // JSON is YAML.
         self.restart_node_with_tls(&tls.to_string())
@@ -41,7 +44,22 @@ impl Stage<'_> {
         // The name of a socket must be short; the port is nobody else's.
         let port = self.node_address.rsplit(':').next().context("an address without a port")?;
         let path: PathBuf = env::temp_dir().join(format!("slim-interop-{port}.sock"));
-        self.node_address = format!("unix://{}", path.display());
+        self.restart_node_in_clear(format!("unix://{}", path.display()))
+    }
+
+    /// Has the node speak WebSockets, and everybody who starts from now on.
+    pub(crate) fn restart_node_on_websockets(&mut self) -> anyhow::Result<()> {
+        self.restart_node_in_clear(format!("ws://{}", self.node_address))
+    }
+
+    /// The same with TLS.
+    pub(crate) fn restart_node_on_secure_websockets(&mut self) -> anyhow::Result<()> {
+        self.node_address = format!("wss://{}", self.node_address);
+        self.restart_node_with_certificates(false)
+    }
+
+    fn restart_node_in_clear(&mut self, address: String) -> anyhow::Result<()> {
+        self.node_address = address;
         let tls: Value = json!({ "insecure": true });
         let option = json!({ "endpoint": self.node_address, "tls": tls });
         self.node_option = Some(option.to_string());

@@ -45,7 +45,7 @@ pub(crate) fn any_port() -> SocketAddr {
 
 pub(crate) fn addr_of(listener: &Listener) -> SocketAddr {
     match listener.endpoint() {
-        Endpoint::Tcp(addr) => *addr,
+        Endpoint::Tcp(addr) | Endpoint::WebSocket { addr, .. } => *addr,
         other => panic!("{other} has no address"),
     }
 }

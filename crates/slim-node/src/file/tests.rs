@@ -190,6 +190,15 @@ fn wrong_values_are_named() {
         endpoint.contains("servers[0].endpoint: \"localhost:1\" is not a numeric"),
         "{endpoint}"
     );
+    for (keys, expected) in [
+        ("endpoint: 'wss://0.0.0.0:1', tls: { insecure: true }", "wss:// needs a certificate"),
+        ("endpoint: 'ws://0.0.0.0:1', tls: { cert_file: a, key_file: b }", "and ws:// tls: {"),
+    ] {
+        let error = error(&server(&format!("{{ {keys} }}")));
+        assert!(error.contains(expected), "{error}");
+    }
+    let web = parsed(&server("{ endpoint: 'ws://0.0.0.0:1/', tls: { insecure: true } }"));
+    assert_eq!(web.servers[0].listen.endpoint.to_string(), "ws://0.0.0.0:1");
     let timeout = error(&server(
         "{ endpoint: '0.0.0.0:1', tls: { insecure: true }, negotiation_timeout_secs: 0 }",
     ));

@@ -45,6 +45,12 @@ pub(super) fn node_restarts_in_speech(stage: &mut Stage<'_>) -> anyhow::Result<(
     go_on(stage, moderator, participants)
 }
 
+/// The same over WebSockets.
+pub(super) fn node_restarts_on_websockets(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    stage.restart_node_on_websockets()?;
+    node_restarts(stage)
+}
+
 /// The node dies without a word.
 pub(super) fn node_crashes(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     over_two_nodes(stage, |stage| stage.kill_node(), false)

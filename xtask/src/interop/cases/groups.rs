@@ -54,6 +54,12 @@ pub(super) fn at_a_line(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     all_to_all(stage)
 }
 
+/// The same over WebSockets with TLS.
+pub(super) fn over_websockets_with_tls(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    stage.restart_node_on_secure_websockets()?;
+    all_to_all(stage)
+}
+
 /// The same with a reference that checks identities as strictly as it can, and with
 /// changes to the group.
 pub(super) fn enforced(stage: &mut Stage<'_>) -> anyhow::Result<()> {
