@@ -392,3 +392,28 @@ pub(super) const CASES: &[Case] = &[
         play: faults::missed_commit,
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENT: &str = include_str!("../../../docs/interop.md");
+    const README: &str = include_str!("../../../README.md");
+
+    #[test]
+    fn the_documents_count_every_case() {
+        let mut total = 0;
+        for case in CASES {
+            let casts = (case.casts)().len();
+            let begin = format!("| {} |", case.name);
+            let row = DOCUMENT.lines().find(|line| line.starts_with(&begin));
+            let row = row.unwrap_or_else(|| panic!("{} is not in docs/interop.md", case.name));
+            let told = row.split(" | ").nth(2).expect("a column of casts");
+            let told = told.split(',').next().expect("a number");
+            assert_eq!(told.parse(), Ok(casts), "{row}");
+            total += casts;
+        }
+        assert!(DOCUMENT.contains(&format!("All {total} pass.")), "{total} in docs/interop.md");
+        assert!(README.contains(&format!("each row, {total} in all")), "{total} in README.md");
+    }
+}
