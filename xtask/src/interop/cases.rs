@@ -130,7 +130,7 @@ pub(super) const CASES: &[Case] = &[
         play: groups::at_a_full_mesh,
     },
     Case {
-        name: "line",
+        name: "relay",
         about: "the same at three nodes in a line, of which the one in the middle relays",
         is_slow: false,
         casts: || groups(&Side::BOTH, &[Ours, Ours, Ours, Theirs, Theirs, Theirs]),

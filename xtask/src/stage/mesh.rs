@@ -31,17 +31,21 @@ impl Stage<'_> {
         for _ in IDS {
             addresses.push(format!("127.0.0.1:{}", ports::free()?));
         }
-        // The last first: who dials finds somebody.
-        for number in (0..IDS.len()).rev() {
+        let mut nodes = Vec::new();
+        // The one in the middle last: theirs does not listen before it has reached those
+        // whom it dials.
+        for number in [2, 0, 1] {
             let path = self.folder.join(format!("{}.yaml", IDS[number]));
             let config = config(joined, number, sides[number], &addresses);
             // JSON is YAML.
             fs::write(&path, config.to_string()).context("writing a node's file")?;
             let log = self.log(IDS[number])?;
             let mut command = self.tools.node(sides[number], &addresses[number], Some(&path));
-            self.mesh.insert(0, Node::start(&mut command, Some(log))?);
+            nodes.push((number, Node::start(&mut command, Some(log))?));
             self.note(IDS[number], "listens")?;
         }
+        nodes.sort_by_key(|(number, _)| *number);
+        self.mesh = nodes.into_iter().map(|(_, node)| node).collect();
         Ok(())
     }
 
