@@ -43,6 +43,9 @@ const OUTPUTS: usize = 1024;
 /// Of each line of output, as many bytes are kept in the trace.
 const TRACED: usize = 400;
 
+/// Stands for the member's label in how it finds the node.
+const MEMBER: &str = "THE-MEMBER";
+
 /// Everything about one run of a case.
 #[derive(Debug)]
 pub(crate) struct Stage<'a> {
@@ -147,9 +150,13 @@ impl<'a> Stage<'a> {
 
     /// The same, with this as the key `tls`.
     fn restart_node_with_tls(&mut self, tls: &str) -> anyhow::Result<()> {
+        self.restart_node_with_file(&node_file(&self.node_address, tls))
+    }
+
+    /// Has the node be as this file says.
+    fn restart_node_with_file(&mut self, text: &str) -> anyhow::Result<()> {
         self.stop_node()?;
         let path = self.folder.join("node.yaml");
-        let text = node_file(&self.node_address, tls);
         fs::write(&path, text).context("writing the node's file")?;
         self.node_config = Some(path);
         self.start_node()
@@ -226,7 +233,8 @@ impl<'a> Stage<'a> {
             return self.start_at(part, &node);
         }
         let address = self.node_option.as_ref().unwrap_or(&self.node_address);
-        let node = self.network.as_ref().map_or(address.as_str(), Node::address).to_owned();
+        let node = self.network.as_ref().map_or(address.as_str(), Node::address);
+        let node = node.replace(MEMBER, part.label);
         self.start_at(part, &node)
     }
 
@@ -306,6 +314,16 @@ impl<'a> Stage<'a> {
         self.wait(|stage| stage.without(&[id], "has ended", |who| who.status.is_some()))?;
         let status = self.member(id).status.context("no status")?;
         ensure!(status.success(), "{} ended with {status}", self.member(id).label);
+        Ok(())
+    }
+
+    /// Waits until its process has ended because the node does not let it have its name.
+    pub(crate) fn is_refused(&mut self, id: MemberId) -> anyhow::Result<()> {
+        self.may_end(&[id]);
+        self.wait(|stage| stage.without(&[id], "has ended", |who| who.status.is_some()))?;
+        let who = self.member(id);
+        ensure!(!who.has("waiting"), "{} has got its name", who.label);
+        ensure!(!who.status.context("no status")?.success(), "{} was not refused", who.label);
         Ok(())
     }
 

@@ -165,7 +165,10 @@ pub enum VerifyError {
     #[error("the token is for audience {0}, and no audience is configured here")]
     UnaskedAudience(Shown),
     /// It is one of those that are in messages, and so in many hands.
-    #[error("the token is one for messages: everybody who gets a message of its owner has it")]
+    #[error(
+        "the token is one for messages, which everybody has who gets a message: here it has to \
+         be one without the claim pubkey"
+    )]
     OfMessages,
     /// A claim that must be there is not, or has no text.
     #[error("the token has no claim {0}")]

@@ -428,10 +428,16 @@ async fn bearers_are_let_in_by_keys_that_are_replaced() {
     check(&header(&new, "nodes")).unwrap_err();
     // A token for messages is in many hands.
     let mut config = JwtIdentityConfig::new("alice");
-    config.audience = vec!["nodes".to_owned()];
+    config.audience = vec!["applications".to_owned()];
     let of_messages = JwtIdentity::new(old.key(), config).unwrap();
     let error = check(&slim_auth::bearer(&token_of(&of_messages))).unwrap_err().to_string();
-    assert!(error.contains("everybody who gets a message"), "{error}");
+    assert_eq!(error, "audience applications of the token is not among nodes");
+    // Where no audience is demanded, the key in it tells.
+    let lenient = Bearers::load(&keys, JwtVerifierConfig::default()).await.unwrap();
+    let of_messages = JwtIdentity::new(old.key(), JwtIdentityConfig::new("alice")).unwrap();
+    let shown = slim_auth::bearer(&token_of(&of_messages));
+    let error = lenient.check(Some(&shown), now()).unwrap_err().to_string();
+    assert!(error.contains("everybody has who gets a message"), "{error}");
 
     folder.write("keys.json", &set(&new));
     let replaced = async {

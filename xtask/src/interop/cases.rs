@@ -116,6 +116,31 @@ pub(super) const CASES: &[Case] = &[
         play: groups::over_mutual_tls,
     },
     Case {
+        name: "password",
+        about: "the same where the node demands a password of its members",
+        is_slow: false,
+        casts: || groups(&Side::BOTH, &[Ours, Theirs]),
+        play: groups::with_passwords,
+    },
+    Case {
+        name: "bearer",
+        about: "the same where the node demands tokens that its members sign",
+        is_slow: false,
+        casts: || groups(&Side::BOTH, &[Ours, Theirs]),
+        play: groups::with_bearer_tokens,
+    },
+    Case {
+        name: "policy",
+        about: "the same where names belong to somebody, and others do not get them",
+        is_slow: false,
+        casts: || {
+            let by_ours = |cast: &Cast| cast.node == Ours;
+            let casts = with_and_without_mls(groups(&Side::BOTH, &[Ours, Theirs]));
+            casts.into_iter().filter(by_ours).collect()
+        },
+        play: groups::under_a_policy,
+    },
+    Case {
         name: "unix socket",
         about: "the same over a socket in the file system",
         is_slow: false,

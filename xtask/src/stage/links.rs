@@ -3,13 +3,17 @@
 
 use std::env;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use serde_json::{Value, json};
 
-use super::Stage;
+use super::tools::{CHANNEL, keys};
+use super::{MEMBER, Stage};
+
+/// What everybody shows who has a password.
+const PASSWORD: &str = "a password of the stage";
 
 impl Stage<'_> {
     /// Has the node speak TLS, and everybody who starts from now on. If it is mutual,
@@ -64,6 +68,68 @@ impl Stage<'_> {
         let option = json!({ "endpoint": self.node_address, "tls": tls });
         self.node_option = Some(option.to_string());
         self.restart_node_with_tls(&tls.to_string())
+    }
+
+    /// Has the node demand a password, which everybody shows who starts from now on.
+    pub(crate) fn restart_node_with_password(&mut self) -> anyhow::Result<()> {
+        let auth = json!({ "type": "basic", "username": "everybody", "password": PASSWORD });
+        self.restart_node_with_auth(&auth, &auth, None)
+    }
+
+    /// Has the node demand a token, which everybody signs who starts from now on.
+    pub(crate) fn restart_node_with_tokens(&mut self) -> anyhow::Result<()> {
+        let key = |kind: &str, file: &str| {
+            let file = keys().join(file);
+            json!({ "type": kind, "algorithm": "ES256", "format": "pem", "key": { "file": file } })
+        };
+        let auth = |claims: Value, key: Value| json!({ "type": "jwt", "duration": "1h", "claims": claims, "key": key });
+        let demanded = json!({ "audience": ["nodes"], "issuer": "interop" });
+        let node = auth(demanded, key("decoding", "p256.pub.pem"));
+        let shown = json!({ "audience": ["nodes"], "issuer": "interop", "subject": MEMBER });
+        let member = auth(shown, key("encoding", "p256.pem"));
+        self.restart_node_with_auth(&node, &member, None)
+    }
+
+    /// Has the node know everybody by a password of their own, and keep each to the own
+    /// name and the channel.
+    pub(crate) fn restart_node_with_policy(&mut self, users: &[&str]) -> anyhow::Result<()> {
+        let pair = |user: &&str| json!({ "username": user, "password": PASSWORD });
+        let node = json!({ "type": "basic", "users": users.iter().map(pair).collect::<Vec<_>>() });
+        let member = json!({ "type": "basic", "username": MEMBER, "password": PASSWORD });
+        let name = |user: &&str| format!("interop/ns/{user}");
+        let mut publish: Vec<String> = users.iter().map(name).collect();
+        publish.push(CHANNEL.to_owned());
+        let rule = |user: &&str| {
+            let principal = format!("basic:{user}");
+            let subscribe = [name(user), CHANNEL.to_owned()];
+            json!({
+                "name": user, "principals": principal, "subscribe": subscribe, "publish": publish
+            })
+        };
+        let rules = json!({ "rules": users.iter().map(rule).collect::<Vec<_>>() });
+        let policy = self.write_file("policy.yaml", &rules.to_string())?;
+        self.restart_node_with_auth(&node, &member, Some(&policy))
+    }
+
+    fn restart_node_with_auth(
+        &mut self,
+        node: &Value,
+        member: &Value,
+        policy: Option<&Path>,
+    ) -> anyhow::Result<()> {
+        let tls = json!({ "insecure": true });
+        let server = json!({
+            "endpoint": self.node_address, "tls": tls, "auth": node, "require_header_mac": true
+        });
+        let mut dataplane = json!({ "servers": [server] });
+        if let Some(policy) = policy {
+            dataplane["policy"] = json!(policy);
+        }
+        let services = json!({ "services": { "slim/0": { "dataplane": dataplane } } });
+        let endpoint = format!("http://{}", self.node_address);
+        let option = json!({ "endpoint": endpoint, "tls": tls, "auth": member });
+        self.node_option = Some(option.to_string());
+        self.restart_node_with_file(&services.to_string())
     }
 
     fn issue(&self, ca: &Authority, file: &str, name: &str) -> anyhow::Result<(PathBuf, PathBuf)> {

@@ -178,7 +178,7 @@ pub(crate) fn jwks() -> anyhow::Result<String> {
     Ok(json!({ "keys": keys }).to_string())
 }
 
-fn keys() -> PathBuf {
+pub(super) fn keys() -> PathBuf {
     cargo::root().join("crates/slim-auth/tests/keys")
 }
 

@@ -379,6 +379,21 @@ fn a_bearers_token_is_none_of_messages() {
     let other = judged(json!({ "pubkey": null, "aud": "other" }));
     assert!(matches!(other, Err(VerifyError::Audience { .. })), "{other:?}");
 
+    // Whoever demands an audience can tell by that.
+    let audience = vec!["nodes".to_owned()];
+    let config = JwtVerifierConfig { audience, require_audience: true, ..Default::default() };
+    let strict = JwtVerifier::new(public(Algorithm::EdDsa).into(), config);
+    let judged = |audience: Value| {
+        let claims = claims(json!({ "aud": audience }));
+        strict.verify_bearer(
+            &forged(&signer(Algorithm::EdDsa), &json!({ "alg": "EdDSA" }), &claims),
+            NOW,
+        )
+    };
+    assert_eq!(judged(json!("nodes")).unwrap().subject, "alice");
+    assert!(matches!(judged(json!("slim")), Err(VerifyError::Audience { .. })));
+    assert_eq!(judged(json!(["nodes", "slim-claims:e30="])), Err(VerifyError::OfMessages));
+
     let own = JwtIdentityConfig { audience: vec!["slim".into()], ..JwtIdentityConfig::new("me") };
     let signed = own.bearer(&signer(Algorithm::EdDsa), NOW).unwrap();
     assert_eq!(verifier.verify_bearer(&signed, NOW).unwrap().subject, "me");

@@ -171,7 +171,9 @@ impl JwtVerifier {
 
     /// Checks a token completely, at `now` in seconds since the Unix epoch, that proves
     /// by itself who shows it. The tokens in messages do not: whoever gets a message has
-    /// one. They bring the key that signs the messages, and are refused for that.
+    /// one. They bring the key that signs the messages, and are refused for that, unless
+    /// an audience is demanded: then it is the audience that tells the two apart, for some
+    /// put a key into all their tokens.
     ///
     /// # Errors
     /// [`VerifyError`].
@@ -179,9 +181,12 @@ impl JwtVerifier {
         let checked = Parts::read(token).and_then(|token| {
             let (bearer, _) = self.check_parts(&token, now)?;
             let audience = token.audience()?.unwrap_or_default();
-            let brings_key = audience.into_iter().any(|one| one.starts_with(CLAIMS_AUDIENCE))
-                || token.public_key() != Err(VerifyError::NoPublicKey);
-            if brings_key { Err(VerifyError::OfMessages) } else { Ok(bearer) }
+            let is_of_messages = audience.into_iter().any(|one| one.starts_with(CLAIMS_AUDIENCE));
+            let brings_key = || token.public_key() != Err(VerifyError::NoPublicKey);
+            if is_of_messages || (!self.config.require_audience && brings_key()) {
+                return Err(VerifyError::OfMessages);
+            }
+            Ok(bearer)
         });
         let bearer = self.told(checked)?;
         in_time(bearer.expires_at, now)?;

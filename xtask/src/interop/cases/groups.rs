@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Ours, Stage, Theirs};
+use super::{Ours, Side, Stage, Theirs};
 use crate::stage::mesh::Joined;
 use crate::stage::record::{Acks, MemberId, Record, heard_alone, text_of};
 use crate::stage::tools::Part;
@@ -33,6 +33,31 @@ pub(super) fn over_tls(stage: &mut Stage<'_>) -> anyhow::Result<()> {
 /// The same where the members have certificates, too.
 pub(super) fn over_mutual_tls(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     stage.restart_node_with_certificates(true)?;
+    all_to_all(stage)
+}
+
+/// The same where the node demands a password.
+pub(super) fn with_passwords(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    stage.restart_node_with_password()?;
+    all_to_all(stage)
+}
+
+/// The same where the node demands a token.
+pub(super) fn with_bearer_tokens(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    stage.restart_node_with_tokens()?;
+    all_to_all(stage)
+}
+
+/// The same where everybody is known, and kept to the own name and the channel. Who takes
+/// another name does not get it.
+pub(super) fn under_a_policy(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    stage.restart_node_with_policy(&["mod", "p1", "p2", "thief-ours", "thief-theirs"])?;
+    for side in Side::BOTH {
+        let label = format!("thief-{side}");
+        let thief = stage.start(&Part { app: "p2", ..Part::participant(side, &label) })?;
+        stage.tolerate(thief, "identity_refused");
+        stage.is_refused(thief)?;
+    }
     all_to_all(stage)
 }
 
