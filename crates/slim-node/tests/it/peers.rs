@@ -7,7 +7,8 @@ use slim_proto::{BROADCAST, ConnectionType, Header, LinkNegotiation, Message, UN
 use x25519_dalek::StaticSecret;
 
 use crate::common::{
-    Client, End, RawConnection, TestNode, config, name, ok, publish, subscription, text,
+    Client, End, RawConnection, RawStream, TestNode, config, name, ok, publish, refused,
+    subscription, text,
 };
 
 fn peer(node_id: &str, addr: Option<std::net::SocketAddr>) -> PeerConfig {
@@ -158,4 +159,51 @@ async fn relays_join_what_has_no_link() {
     alice.send(&publish(header, "all")).await;
     assert_eq!(text(&carol.next().await), "far");
     assert_eq!(text(&carol.next().await), "all");
+}
+
+/// A link that asks to be a peer, and is one: the name of a raw stream is configured.
+async fn raw_peer(node: &TestNode) -> RawStream {
+    let mut stream = RawConnection::open(node.addr).await.stream().await;
+    stream.negotiate(ConnectionType::Peer).await;
+    stream
+}
+
+#[tokio::test]
+async fn a_peer_takes_nothing_away_that_is_not_its_own() {
+    let config = joined("b", vec![peer("node-raw", None)]);
+    let peers = config.peers.map(|peers| PeersConfig { max_names_per_peer: 3, ..peers });
+    let node = TestNode::start_with(NodeConfig { peers, ..config }).await;
+    let mut bob = Client::start(&node, "bob", 2).await;
+    let alice = Client::start(&node, "alice", 1).await;
+    let mut mallory = raw_peer(&node).await;
+    node.until(|metrics| metrics.peers == 1).await;
+    // What it is told, in any order; the ids are the node's.
+    let mut ids = Vec::new();
+    while ids.len() < 2 {
+        if let Some(Message::Subscribe(told)) = mallory.next().await {
+            ids.push(told.subscription_id);
+        }
+    }
+    // It withdraws what others have, answers what it was not told, and says nonsense.
+    for id in ids.iter().copied().chain([0, 1, u64::MAX]) {
+        mallory.send(&Message::Unsubscribe(subscription(&name("bob", 2), id))).await;
+        mallory.send(&Message::Subscribe(subscription(&name("alice", 1), id))).await;
+        mallory.send(&Message::SubscriptionAck(ok(id.wrapping_add(7)))).await;
+        mallory.send(&Message::SubscriptionAck(refused(id, "no"))).await;
+    }
+    mallory.send_bytes(b"nonsense").await;
+    for id in 10..20 {
+        mallory.send(&Message::Subscribe(subscription(&name("eve", id.into()), id))).await;
+    }
+    node.until(|metrics| metrics.refused_subscriptions >= 7).await;
+    assert!(node.metrics().peer_names <= 3);
+    let header = || Header::new(name("alice", 1), name("bob", 2), UNICAST);
+    alice.send(&publish(header(), "still here")).await;
+    assert_eq!(text(&bob.next().await), "still here");
+    // And with it goes what it has said.
+    drop(mallory);
+    node.until(|metrics| metrics.peers == 0 && metrics.peer_names == 0).await;
+    assert_eq!(node.metrics().subscriptions, 2);
+    alice.send(&publish(header(), "and now")).await;
+    assert_eq!(text(&bob.next().await), "and now");
 }
