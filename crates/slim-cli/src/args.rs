@@ -188,7 +188,7 @@ struct Common {
     identity: identity::IdentityArgs,
 
     /// Take invitations only from moderators whose name begins so: org, org/ns,
-    /// org/ns/app or org/ns/app/<uuid>; may repeat. The variable takes several separated
+    /// org/ns/app or org/ns/app/UUID; may repeat. The variable takes several separated
     /// by blanks [default: from everybody].
     #[arg(long, env = "SLIM_ACCEPT_FROM", value_name = "PREFIX")]
     accept_from: Vec<String>,
