@@ -31,7 +31,7 @@ enum First<'a> {
 struct Negotiation<'a> {
     link_id: Option<&'a str>,
     slim_version: Option<&'a str>,
-    node_id: &'a str,
+    node_id: Option<&'a str>,
     deployment_name: &'a str,
     other_direction: bool,
     ecdh_public_key: Option<&'a [u8]>,
@@ -77,6 +77,7 @@ fn play(input: &Input<'_>, first: &Bytes, pieces: &[u8]) -> Result<Outcome, Nego
         false => fuzzing::accept(first, input.require_mac)?,
     };
     check(&link, input);
+    let link_type = link.peer.connection_type;
     let mut macs = Vec::new();
     let mut bytes = Vec::new();
     for sent in &input.frames {
@@ -86,7 +87,8 @@ fn play(input: &Input<'_>, first: &Bytes, pieces: &[u8]) -> Result<Outcome, Nego
         bytes.extend_from_slice(&fuzzing::framed(&signed.unwrap_or(frame)));
     }
     let (frames, drops, end) = link.receive(cut(&bytes.into(), pieces));
-    if input.require_mac {
+    // Peers pass on the MACs of other links.
+    if input.require_mac && link_type != ConnectionType::Peer {
         for frame in frames.iter().filter(|frame| frame.routed().is_some()) {
             let mac = mac_of(frame.bytes().clone()).expect("what passes has a MAC");
             assert!(macs.contains(&mac), "a MAC that nobody made");
@@ -102,10 +104,12 @@ fn check(link: &Established, input: &Input<'_>) {
     assert!(texts.iter().all(|text| text.len() <= slim_link::MAX_ID_LEN));
     assert!(!input.require_mac || peer.ecdh_public_key.len() == 32);
     let Some(reply) = &link.reply else {
-        return assert_eq!(peer.link_id, fuzzing::LINK_ID);
+        let (link_id, connection_type) = (&*peer.link_id, peer.connection_type);
+        return assert_eq!((link_id, connection_type), (fuzzing::LINK_ID, ConnectionType::Edge));
     };
     assert_eq!((&reply.link_id, reply.is_reply), (&peer.link_id, true));
-    assert_ne!(peer.connection_type, ConnectionType::Peer);
+    let is_peer = peer.connection_type == ConnectionType::Peer;
+    assert!(!is_peer || peer.node_id == fuzzing::PEER, "nobody is a peer by saying so");
     let request = fuzzing::request();
     let is_ours = peer.link_id == request.link_id
         && peer.ecdh_public_key == request.ecdh_public_key
@@ -143,7 +147,7 @@ impl Negotiation<'_> {
                 1 => ConnectionType::Remote,
                 _ => ConnectionType::Peer,
             },
-            node_id: self.node_id.to_owned(),
+            node_id: text(self.node_id, fuzzing::PEER.to_owned()),
             deployment_name: self.deployment_name.to_owned(),
             kem_payload: match self.kem {
                 Kem::None => None,

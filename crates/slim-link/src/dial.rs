@@ -526,8 +526,12 @@ async fn negotiate(
     let ends_with = ends_here.then(|| Arc::clone(queue));
     let mut messages = MessageReader::new(inbound, ends_with);
     let answer = messages.negotiation().await?;
-    let negotiated =
-        handshake::finish(answer, &config.link_id, config.require_header_mac, &secrets)?;
+    let negotiated = handshake::finish(
+        answer,
+        (link_id, *connection_type),
+        config.require_header_mac,
+        &secrets,
+    )?;
     Ok((messages, negotiated))
 }
 

@@ -21,6 +21,9 @@ use crate::{Drops, FrameReader, LinkEnd, NegotiationError};
 /// The link that [`dial`] asks for.
 pub const LINK_ID: &str = "link";
 
+/// The only node that [`accept`] takes for a peer.
+pub const PEER: &str = "peer";
+
 /// Times that something may be polled before it counts as hanging.
 const MAX_POLLS: usize = 100_000;
 
@@ -56,7 +59,10 @@ pub fn accept(
 ) -> Result<Established, NegotiationError> {
     let (chunks, mut messages) = stream(chunks);
     let first = finish(messages.negotiation())?;
-    let peers = PeerAdmission::new(|_, _| Ok(()));
+    let peers = PeerAdmission::new(|peer, _| match &*peer.node_id {
+        PEER => Ok(()),
+        _ => Err("not a peer".to_owned()),
+    });
     let own = Acceptor {
         node_id: "acceptor",
         deployment_name: "",
@@ -80,7 +86,8 @@ pub fn dial(
 ) -> Result<Established, NegotiationError> {
     let (chunks, mut messages) = stream(chunks);
     let answer = finish(messages.negotiation())?;
-    let Negotiated { peer, key } = handshake::finish(answer, LINK_ID, require_mac, &dialler())?;
+    let asked = (LINK_ID, ConnectionType::Edge);
+    let Negotiated { peer, key } = handshake::finish(answer, asked, require_mac, &dialler())?;
     let reader =
         FrameReader::new(messages, key.clone(), MacRule::new(require_mac, peer.connection_type));
     Ok(Established { peer, reply: None, key, reader, chunks })

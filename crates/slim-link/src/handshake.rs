@@ -163,7 +163,7 @@ pub(crate) fn accept(
         slim_version: SLIM_VERSION.to_owned(),
         is_reply: true,
         ecdh_public_key: key.as_ref().map(|_| secrets.public()).unwrap_or_default(),
-        // The dialler adopts what it reads here.
+        // Some diallers adopt what they read here.
         connection_type: peer.connection_type,
         node_id: own.node_id.to_owned(),
         deployment_name: own.deployment_name.to_owned(),
@@ -193,11 +193,13 @@ fn acceptor_key(peer: &LinkNegotiation, secrets: &Secrets) -> Option<(LinkKey, O
 /// What a dialler makes of the answer to its [`request`].
 pub(crate) fn finish(
     answer: Message,
-    link_id: &str,
+    (link_id, connection_type): (&str, ConnectionType),
     require_mac: bool,
     secrets: &Secrets,
 ) -> Result<Negotiated, NegotiationError> {
-    let peer = negotiation(answer, true)?;
+    // The link is what was asked for, whatever the answer says: a node could otherwise have
+    // an application take it for a peer, whose MACs nobody reads.
+    let peer = LinkNegotiation { connection_type, ..negotiation(answer, true)? };
     if require_mac && peer.ecdh_public_key.len() != 32 {
         return Err(NegotiationError::KeyLength(peer.ecdh_public_key.len()));
     }

@@ -4,6 +4,7 @@ use slim_proto::{Header, Subscription, SubscriptionAck};
 use super::*;
 use crate::mac::tests::shared;
 
+const ASKED: (&str, ConnectionType) = (LINK_ID, ConnectionType::Edge);
 const LINK_ID: &str = "79b83a99-0ac4-43b2-ba0e-284b322db221";
 
 fn secrets(first: u8) -> Secrets {
@@ -42,7 +43,7 @@ fn finished(
 ) -> Result<Negotiated, NegotiationError> {
     let (mut reply, _) = accepted(|_| {}, true).unwrap();
     spoil(&mut reply);
-    finish(Message::Link(reply), LINK_ID, require_mac, &dialler())
+    finish(Message::Link(reply), ASKED, require_mac, &dialler())
 }
 
 fn same_key(a: &Option<LinkKey>, b: &Option<LinkKey>) -> bool {
@@ -64,7 +65,7 @@ fn the_public_keys_are_the_known_ones() {
 #[test]
 fn both_sides_derive_the_known_key() {
     let (reply, acceptor_side) = accepted(|_| {}, true).unwrap();
-    let dialler_side = finish(Message::Link(reply), LINK_ID, true, &dialler()).unwrap();
+    let dialler_side = finish(Message::Link(reply), ASKED, true, &dialler()).unwrap();
     assert!(same_key(&acceptor_side.key, &dialler_side.key));
     let known = Some(LinkKey::classical(LINK_ID, &shared()));
     assert!(same_key(&acceptor_side.key, &known));
@@ -101,8 +102,14 @@ fn the_first_message_has_to_be_a_negotiation() {
             accept(other.clone(), &own(false, &PeerAdmission::default()), &acceptor()).unwrap_err(),
             error
         );
-        assert_eq!(finish(other, LINK_ID, false, &dialler()).unwrap_err(), error);
+        assert_eq!(finish(other, ASKED, false, &dialler()).unwrap_err(), error);
     }
+}
+
+#[test]
+fn an_answer_does_not_make_a_peer_of_whoever_gave_it() {
+    let negotiated = finished(|r| r.connection_type = ConnectionType::Peer, true).unwrap();
+    assert_eq!(negotiated.peer.connection_type, ConnectionType::Edge);
 }
 
 #[test]
@@ -176,7 +183,7 @@ fn without_strictness_a_link_may_have_no_key() {
         let (reply, negotiated) = accepted(|r| r.ecdh_public_key = key.into(), false).unwrap();
         assert!(negotiated.key.is_none());
         assert!(reply.ecdh_public_key.is_empty());
-        assert!(finish(Message::Link(reply), LINK_ID, false, &dialler()).unwrap().key.is_none());
+        assert!(finish(Message::Link(reply), ASKED, false, &dialler()).unwrap().key.is_none());
     }
     // An invalid ML-KEM key fails the exchange as a whole.
     let (reply, negotiated) =
