@@ -9,6 +9,7 @@ mod conversation;
 mod event;
 mod interactive;
 mod screen;
+mod traces;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -20,6 +21,7 @@ use anyhow::{Context, bail};
 use self::conversation::{Conversation, MemberId};
 use self::event::Event;
 use self::screen::Screen;
+use self::traces::Collector;
 use crate::cargo::Programs;
 use crate::child::{Child, Output};
 use crate::difference::some_of;
@@ -37,10 +39,14 @@ pub(crate) struct Args {
     /// How many lines each member says.
     #[arg(long, value_name = "M", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     messages: u32,
+    /// Everybody sends traces to a collector, which is asked for them in the end.
+    #[arg(long)]
+    traces: bool,
     /// You are the moderator and write; the clients answer.
-    #[arg(long, conflicts_with = "messages")]
+    #[arg(long, conflicts_with_all = ["messages", "traces"])]
     interactive: bool,
-    /// Take slim-node and slim from this folder, and build nothing.
+    /// Take slim-node, slim and for --traces slim-collector from this folder, and build
+    /// nothing.
     #[arg(long, value_name = "FOLDER")]
     programs: Option<PathBuf>,
 }
@@ -51,6 +57,7 @@ struct Plan {
     clients: usize,
     messages: u32,
     mls: bool,
+    traces: bool,
 }
 
 const CHANNEL: &str = "agntcy/ns/chat";
@@ -82,16 +89,19 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         Some(folder) => Programs::in_folder(folder)?,
         None => {
             println!("building slim-node and slim");
-            Programs::build(&["--package", "slim-node", "--package", "slim-cli"])?
+            let mut packages = vec!["--package", "slim-node", "--package", "slim-cli"];
+            packages.extend(args.traces.then_some(["--package", "slim-testkit"]).iter().flatten());
+            Programs::build(&packages)?
         }
     };
-    let plan = Plan { clients: args.clients.into(), messages: args.messages, mls: !args.no_mls };
+    let Args { clients, messages, no_mls, traces, .. } = *args;
+    let plan = Plan { clients: clients.into(), messages, mls: !no_mls, traces };
     if args.interactive { interactive::run(&programs, plan) } else { play(&programs, plan) }
 }
 
-/// The demo as it is without options, for `ci`.
+/// The demo as it is without options, for `ci`; with MLS, traces are looked at, too.
 pub(crate) fn check(programs: &Programs, mls: bool) -> anyhow::Result<()> {
-    play(programs, Plan { clients: 2, messages: 5, mls })
+    play(programs, Plan { clients: 2, messages: 5, mls, traces: mls })
 }
 
 impl Plan {
@@ -125,8 +135,11 @@ impl Plan {
 }
 
 /// A node on a free port.
-fn start_node(programs: &Programs) -> anyhow::Result<Node> {
-    Node::start(program(&programs.node).args(["--listen", "127.0.0.1:0"]), None)
+fn start_node(programs: &Programs, collector: Option<&Collector>) -> anyhow::Result<Node> {
+    let mut command = program(&programs.node);
+    command.args(["--listen", "127.0.0.1:0"]);
+    collector.into_iter().for_each(|collector| collector.has(&mut command));
+    Node::start(&mut command, None)
 }
 
 /// The command of a member of the group.
@@ -140,8 +153,10 @@ fn member(programs: &Programs, node: &Node, local: &str) -> Command {
 
 /// The scripted conversation: everything from the first program to the verdict.
 fn play(programs: &Programs, plan: Plan) -> anyhow::Result<()> {
-    let node = start_node(programs)?;
-    let mut stage = Stage::new(plan);
+    let collector = plan.traces.then(|| Collector::start(&programs.helper("slim-collector")));
+    let collector = collector.transpose()?;
+    let node = start_node(programs, collector.as_ref())?;
+    let mut stage = Stage::new(plan, collector);
     stage.screen.progress(None, "node", &format!("listening on {}", node.address()));
 
     let played = stage.play(programs, &node);
@@ -162,6 +177,13 @@ fn play(programs: &Programs, plan: Plan) -> anyhow::Result<()> {
         }
     };
     failures.extend(stopped.err().map(|error| format!("{error:#}")));
+    if let (Some(collector), true) = (stage.collector.take(), failures.is_empty()) {
+        let members = plan.clients + 1;
+        let verdict = traces::judge(&collector.spans()?, members, members * plan.messages as usize);
+        screen.note("\none of the traces");
+        verdict.example.iter().for_each(|line| screen.note(line));
+        failures.extend(verdict.failures);
+    }
     if failures.is_empty() {
         screen.success("everybody got everything exactly once and in order");
         return Ok(());
@@ -179,6 +201,7 @@ fn play(programs: &Programs, plan: Plan) -> anyhow::Result<()> {
 #[derive(Debug)]
 struct Stage {
     plan: Plan,
+    collector: Option<Collector>,
     conversation: Conversation,
     screen: Screen,
     children: Vec<Child>,
@@ -191,10 +214,11 @@ struct Stage {
 }
 
 impl Stage {
-    fn new(plan: Plan) -> Self {
+    fn new(plan: Plan, collector: Option<Collector>) -> Self {
         let (sender, outputs) = mpsc::sync_channel(OUTPUTS);
         Self {
             plan,
+            collector,
             conversation: Conversation::new(plan.members(), plan.mls),
             screen: plan.screen(),
             children: Vec::new(),
@@ -248,6 +272,7 @@ impl Stage {
         let id = self.children.len();
         let sender = self.sender.clone();
         let mut command = member(programs, node, address);
+        self.collector.iter().for_each(|collector| collector.has(&mut command));
         let child = Child::start(command.args(["--output", "json"]).args(args), move |output| {
             // Nobody listens any more once the demo is over.
             sender.send((id, output)).ok();

@@ -76,7 +76,7 @@ fn the_link_knows_no_session() {
 #[test]
 fn the_node_knows_no_session() {
     // It verifies who opens a link, and never what is in a message.
-    let below = ["slim-link", "slim-proto", "slim-auth", "slim-identity"];
+    let below = ["slim-link", "slim-proto", "slim-auth", "slim-identity", "slim-telemetry"];
     check("slim-node", &below, &["openmls"]);
 }
 
@@ -84,7 +84,16 @@ fn the_node_knows_no_session() {
 fn a_client_contains_no_router() {
     let below = ["slim-session", "slim-link", "slim-auth", "slim-proto"];
     check("slim-client", &below, &["dashmap"]);
-    check("slim-cli", &[&below[..], &["slim-client", "slim-identity"]].concat(), &["dashmap"]);
+    let programs = ["slim-client", "slim-identity", "slim-telemetry"];
+    check("slim-cli", &[&below[..], &programs].concat(), &["dashmap"]);
+}
+
+#[test]
+fn where_telemetry_goes_is_for_programs_to_say() {
+    check("slim-telemetry", &[], &[]);
+    let exporter = "opentelemetry-otlp";
+    assert!(built_from("slim-telemetry").contains(exporter));
+    assert!(!built_from("slim-client").contains(exporter));
 }
 
 #[test]

@@ -199,6 +199,11 @@ struct Common {
     #[command(flatten)]
     message: MessageArgs,
 
+    /// Send a trace of each message, and metrics, to the OpenTelemetry collector that
+    /// OTEL_EXPORTER_OTLP_ENDPOINT names [default: http://localhost:4317], by OTLP over gRPC.
+    #[arg(long, env = "SLIM_ENABLE_OPENTELEMETRY", value_parser = BoolishValueParser::new())]
+    enable_opentelemetry: bool,
+
     /// What to write to standard output: lines for people, or one JSON event a line.
     #[arg(long, env = "SLIM_OUTPUT", value_enum, default_value = "text")]
     output: Format,
@@ -512,6 +517,8 @@ pub(crate) struct Settings {
     pub(crate) template: Outgoing,
     /// How long the node is tried at the start.
     pub(crate) connect_timeout: Duration,
+    /// Whether traces and metrics are sent.
+    pub(crate) telemetry: bool,
     /// How events are written.
     pub(crate) output: Format,
     /// What is logged.
@@ -667,6 +674,7 @@ fn settings(
         timers: common.session.timers(),
         template,
         connect_timeout: common.node.connect_timeout,
+        telemetry: common.enable_opentelemetry,
         output: common.output,
         log: common.node.log,
     })))
@@ -867,7 +875,6 @@ mod tests {
             ("p2p --local a/b/c --payload-type=", "--payload-type"),
             ("group --local a/b/c --log loud", "--log"),
             ("group --local a/b/c --jwt token", "more than one identity"),
-            ("group --local a/b/c --enable-opentelemetry", "unexpected argument"),
             ("group --local a/b/c --slim {", "--slim"),
             ("group --local a/b/c --accept-from a//b", "--accept-from: \"a//b\" is not the"),
             ("p2p --local a/b/c --remote a/b/d --accept-from a", "--accept-from is for those"),

@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use slim_client::{Client, ConnectError, Invitations, Name, SharedSecret};
 use slim_identity::{Credentials, IssuerError, LoadError};
+use slim_telemetry::{Telemetry, TelemetryConfig};
 use tokio::runtime::Builder;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -71,8 +72,29 @@ fn talk(settings: &Settings) -> Result<(), Failure> {
     start_logs(settings.log, &output, interactive && terminal.logs);
     warn_of_ignored(&settings.node);
     work(&mut output, !is_text, async |output| {
-        converse(settings, terminal, interactive, output).await
+        let telemetry = start_telemetry(settings)?;
+        let result = converse(settings, terminal, interactive, output).await;
+        end_telemetry(telemetry).await;
+        result
     })
+}
+
+fn start_telemetry(settings: &Settings) -> Result<Option<Telemetry>, Failure> {
+    if !settings.telemetry {
+        return Ok(None);
+    }
+    let instance = format!("{:032x}", rand::random::<u128>());
+    let config = TelemetryConfig::new("slim", env!("CARGO_PKG_VERSION"), instance);
+    let telemetry = Telemetry::start(&config);
+    telemetry.map(Some).map_err(|error| usage(&[subcommand(&settings.role)], &error))
+}
+
+/// What has not arrived then is lost, and that is said.
+async fn end_telemetry(telemetry: Option<Telemetry>) {
+    let Some(telemetry) = telemetry else { return };
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(|| telemetry.shutdown()).await {
+        tracing::warn!(%error, "the last traces and metrics may not have arrived");
+    }
 }
 
 /// A measurement.
@@ -228,7 +250,9 @@ async fn connect(
     stop: &Stop,
 ) -> Result<Option<Client>, Failure> {
     let path = &[subcommand(&settings.role)];
-    let mut builder = Client::builder(settings.local.clone()).identity_binding(settings.binding);
+    let mut builder = Client::builder(settings.local.clone())
+        .identity_binding(settings.binding)
+        .telemetry(settings.telemetry);
     if !settings.accept_from.is_empty() {
         builder = builder.invitations(Invitations::from_prefixes(settings.accept_from.clone()));
     }
@@ -303,7 +327,8 @@ fn connect_failure(path: &[&str], error: ConnectError) -> Failure {
     }
 }
 
-/// Only our own logs: those of libraries could hold what is sent.
+/// Only our own logs, and what the exporter of telemetry complains of: those of other
+/// libraries could hold what is sent.
 fn start_logs(level: LevelFilter, output: &Output, above_prompt: bool) {
     let writer = if above_prompt {
         BoxMakeWriter::new(Mutex::new(output.log_writer()))
@@ -313,7 +338,11 @@ fn start_logs(level: LevelFilter, output: &Output, above_prompt: bool) {
     let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(writer);
     tracing_subscriber::registry()
         .with(lines)
-        .with(Targets::new().with_target("slim", level))
+        .with(
+            Targets::new()
+                .with_target("slim", level)
+                .with_target("opentelemetry", level.min(LevelFilter::WARN)),
+        )
         .init();
 }
 

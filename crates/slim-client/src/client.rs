@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, broadcast, mpsc, oneshot};
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 
 use crate::driver::{Answer, Invited, Request};
+use crate::telemetry::Telemetry;
 use crate::{ClientBuilder, Session};
 
 /// Client events that a slow [`ClientEvents`] may be behind; older ones are skipped.
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
     pub(crate) requests: mpsc::Sender<Request>,
     pub(crate) invited: Mutex<mpsc::Receiver<Invited>>,
     pub(crate) events: broadcast::Sender<ClientEvent>,
+    pub(crate) telemetry: Option<Arc<Telemetry>>,
 }
 
 impl Client {

@@ -15,6 +15,7 @@ use tracing::debug;
 
 use crate::Client;
 use crate::driver::{Driver, backoff};
+use crate::telemetry::Telemetry;
 
 /// How long the node is tried at the start.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,6 +32,7 @@ pub struct ClientBuilder {
     receives_data: bool,
     invitations: Invitations,
     binding: IdentityBinding,
+    telemetry: bool,
 }
 
 impl ClientBuilder {
@@ -45,6 +47,7 @@ impl ClientBuilder {
             receives_data: true,
             invitations: Invitations::default(),
             binding: IdentityBinding::default(),
+            telemetry: false,
         }
     }
 
@@ -134,6 +137,17 @@ impl ClientBuilder {
         self
     }
 
+    /// Whether the OpenTelemetry providers that the process has set by the time of
+    /// [`connect`](Self::connect) get a span for each message that is published or
+    /// delivered, and counters. Default false. The context of a trace goes with its
+    /// message, in clear, in the metadata entries `traceparent` and `tracestate`; one that
+    /// is in the metadata of a message that is published is continued.
+    #[must_use]
+    pub fn telemetry(mut self, telemetry: bool) -> Self {
+        self.telemetry = telemetry;
+        self
+    }
+
     /// Connects to a node, `http://host:port`, `host:port`, `https://host:port` for TLS,
     /// `ws://host:port` or `wss://host:port` for a WebSocket, or `unix:///path`. Done when others can reach us.
     ///
@@ -158,7 +172,8 @@ impl ClientBuilder {
         settings.invitations = self.invitations;
         settings.binding = self.binding;
         let endpoint = Endpoint::new(settings, identity, verifier);
-        let (client, ready) = Driver::start(endpoint, target.clone(), config, link);
+        let telemetry = self.telemetry.then(|| Arc::new(Telemetry::new()));
+        let (client, ready) = Driver::start(endpoint, target.clone(), config, link, telemetry);
         match timeout_at(deadline, ready).await {
             Ok(Ok(Ok(()))) => Ok(client),
             Ok(Ok(Err(reason))) => Err(ConnectError::Refused { target, reason }),

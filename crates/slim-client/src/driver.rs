@@ -22,7 +22,8 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 use crate::client::{EVENT_QUEUE, Shared};
 use crate::connect::describe;
-use crate::session::{QUEUE_EVENTS, Queue, Session, weight};
+use crate::session::{QUEUE_EVENTS, Queue, Queued, Session, weight};
+use crate::telemetry::{Published, Telemetry};
 use crate::{Client, ClientEvent};
 
 /// Commands that wait for the driver; callers wait when it is full.
@@ -48,6 +49,7 @@ pub(crate) enum Answer {
     Published {
         accepted: Option<oneshot::Sender<()>>,
         done: oneshot::Sender<Done>,
+        published: Option<Published>,
     },
     Done(oneshot::Sender<Done>),
     /// Nobody waits.
@@ -68,14 +70,15 @@ pub(crate) enum Signal {
 #[derive(Debug)]
 pub(crate) struct Invited {
     pub(crate) info: SessionInfo,
-    pub(crate) events: mpsc::Receiver<SessionEvent>,
+    pub(crate) events: mpsc::Receiver<Queued>,
     pub(crate) queue: Arc<Queue>,
     pub(crate) signals: mpsc::UnboundedSender<Signal>,
 }
 
 #[derive(Debug)]
 struct Mailbox {
-    events: mpsc::Sender<SessionEvent>,
+    info: SessionInfo,
+    events: mpsc::Sender<Queued>,
     queue: Arc<Queue>,
 }
 
@@ -91,6 +94,7 @@ pub(crate) struct Driver {
     invited: mpsc::Sender<Invited>,
     events: broadcast::Sender<ClientEvent>,
     client: Weak<Shared>,
+    telemetry: Option<Arc<Telemetry>>,
     answers: BTreeMap<RequestId, Answer>,
     mailboxes: BTreeMap<SessionId, Mailbox>,
     ready: Option<oneshot::Sender<Result<(), String>>>,
@@ -113,6 +117,7 @@ impl Driver {
         target: Target,
         config: DialConfig,
         link: Link,
+        telemetry: Option<Arc<Telemetry>>,
     ) -> (Client, oneshot::Receiver<Result<(), String>>) {
         let (requests, request_queue) = mpsc::channel(REQUEST_QUEUE);
         let (invited, invited_queue) = mpsc::channel(INVITED_QUEUE);
@@ -125,6 +130,7 @@ impl Driver {
             requests,
             invited: Mutex::new(invited_queue),
             events: events.clone(),
+            telemetry: telemetry.clone(),
         });
         let (sender, receiver) = link.split();
         let driver = Self {
@@ -138,6 +144,7 @@ impl Driver {
             invited,
             events,
             client: Arc::downgrade(&shared),
+            telemetry,
             answers: BTreeMap::new(),
             mailboxes: BTreeMap::new(),
             ready: Some(ready),
@@ -245,6 +252,9 @@ impl Driver {
             LinkEvent::Ended(end) => {
                 let reason = describe(&end);
                 info!(%reason, "link lost");
+                if let Some(telemetry) = &self.telemetry {
+                    telemetry.link_lost();
+                }
                 self.unsent.clear();
                 self.link = LinkState::Dialling(self.dial(Duration::ZERO), 1);
                 // Nobody needs to listen.
@@ -349,7 +359,15 @@ impl Driver {
                 });
                 created.send(session).ok();
             }
-            (Some(Answer::Published { done: answer, .. } | Answer::Done(answer)), done) => {
+            (Some(Answer::Published { done: answer, published, .. }), done) => {
+                if let (Some(telemetry), Some(published), Done::Published(outcome)) =
+                    (&self.telemetry, published, &done)
+                {
+                    telemetry.done(published, outcome);
+                }
+                answer.send(done).ok();
+            }
+            (Some(Answer::Done(answer)), done) => {
                 answer.send(done).ok();
             }
             (Some(Answer::Created(_) | Answer::Nobody) | None, _) => {}
@@ -359,7 +377,8 @@ impl Driver {
     fn open_mailbox(&mut self, info: SessionInfo) -> Invited {
         let (events, queue_end) = mpsc::channel(QUEUE_EVENTS);
         let queue = Arc::new(Queue::default());
-        self.mailboxes.insert(info.id, Mailbox { events, queue: queue.clone() });
+        let mailbox = Mailbox { info: info.clone(), events, queue: queue.clone() };
+        self.mailboxes.insert(info.id, mailbox);
         Invited { info, events: queue_end, queue, signals: self.signal.clone() }
     }
 
@@ -382,7 +401,13 @@ impl Driver {
         let queue = mailbox.queue.clone();
         queue.events.fetch_add(1, Ordering::SeqCst);
         queue.bytes.fetch_add(weight, Ordering::SeqCst);
-        if mailbox.events.try_send(event).is_err() {
+        let span = match (&self.telemetry, &event) {
+            (Some(telemetry), SessionEvent::Message(message)) => {
+                telemetry.receive(&mailbox.info, message)
+            }
+            _ => None,
+        };
+        if mailbox.events.try_send((event, span)).is_err() {
             // Only events other than data can come to this, thousands of them unread.
             queue.events.fetch_sub(1, Ordering::SeqCst);
             queue.bytes.fetch_sub(weight, Ordering::SeqCst);

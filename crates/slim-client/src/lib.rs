@@ -31,6 +31,7 @@ mod client;
 mod connect;
 mod driver;
 mod session;
+mod telemetry;
 
 pub use client::{Client, ClientEvent, ClientEvents};
 pub use connect::{ClientBuilder, ConnectError, dial};

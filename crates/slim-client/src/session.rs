@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_core::Stream;
+use opentelemetry::global::BoxedSpan;
 use slim_proto::{Name, SessionId};
 use slim_session::{
     Command, DeliveryReport, Done, InviteError, Member, Outgoing, PresenceError, PublishError,
@@ -37,10 +38,13 @@ pub struct Session {
 struct Inner {
     client: Arc<Shared>,
     info: SessionInfo,
-    events: Mutex<mpsc::Receiver<SessionEvent>>,
+    events: Mutex<mpsc::Receiver<Queued>>,
     queue: Arc<Queue>,
     signals: mpsc::UnboundedSender<Signal>,
 }
+
+/// What waits for the application, with the span of its waiting.
+pub(crate) type Queued = (SessionEvent, Option<BoxedSpan>);
 
 /// How full a session's queue is; shared with the driver.
 #[derive(Debug, Default)]
@@ -140,14 +144,16 @@ impl Session {
     ///
     /// # Errors
     /// If it is not sent.
-    pub async fn publish_with(&self, message: Outgoing) -> Result<Delivery, PublishError> {
+    pub async fn publish_with(&self, mut message: Outgoing) -> Result<Delivery, PublishError> {
         if self.inner.queue.over.load(Ordering::Acquire) {
             return Err(PublishError::Closed);
         }
+        let telemetry = self.inner.client.telemetry.as_ref();
+        let published = telemetry.map(|telemetry| telemetry.publish(self.info(), &mut message));
         let command = Command::Publish { session: self.id(), message };
         let (accepted, is_accepted) = oneshot::channel();
         let (done, outcome) = oneshot::channel();
-        let answer = Answer::Published { accepted: Some(accepted), done };
+        let answer = Answer::Published { accepted: Some(accepted), done, published };
         let request = Request::Command(command, answer);
         let delivery = Delivery { outcome };
         if self.inner.client.requests.send(request).await.is_err() {
@@ -179,7 +185,7 @@ impl Session {
     /// the client is closed. Cancel safe. Who does not call it for long gets no
     /// more data: senders see their messages as lost.
     pub async fn next_event(&self) -> Option<SessionEvent> {
-        let event = self.inner.events.lock().await.recv().await?;
+        let (event, _ends_here) = self.inner.events.lock().await.recv().await?;
         let queue = &self.inner.queue;
         queue.events.fetch_sub(1, Ordering::SeqCst);
         queue.bytes.fetch_sub(weight(&event), Ordering::SeqCst);

@@ -42,7 +42,11 @@ pub enum Pem {
 }
 
 impl Pem {
-    fn read(&self, what: &'static str) -> Result<Vec<u8>, TlsConfigError> {
+    /// The bytes, read if it is a file. `what` is what the error calls it.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn read(&self, what: &'static str) -> Result<Vec<u8>, TlsConfigError> {
         match self {
             Self::Text(text) => Ok(text.as_bytes().to_vec()),
             Self::File(path) => std::fs::read(path).map_err(|error| TlsConfigError::Read {

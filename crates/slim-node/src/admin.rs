@@ -12,7 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
@@ -74,7 +74,6 @@ pub(crate) struct Admin {
 struct Answers {
     view: View,
     rates: Rates,
-    began_at: SystemTime,
 }
 
 type Answer = Response<Full<Bytes>>;
@@ -92,8 +91,7 @@ impl Admin {
 
     /// Answers until it is dropped.
     pub(crate) async fn run(self, view: View) -> Infallible {
-        let began_at = SystemTime::now();
-        let answers = Arc::new(Answers { view, rates: Rates::default(), began_at });
+        let answers = Arc::new(Answers { view, rates: Rates::default() });
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut samples = interval(SAMPLE_INTERVAL);
         samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -174,16 +172,9 @@ impl Answers {
     }
 
     async fn metrics(&self) -> Answer {
-        let snapshot = prometheus::Snapshot {
-            node: self.view.metrics.snapshot(),
-            names: self.view.table.names() as u64,
-            backlog: self.view.backlog().await,
-            is_ready: self.view.health.is_serving(),
-            max_connections: self.view.limits.accept().max_connections() as u64,
-            began_at: self.began_at,
-            process: prometheus::Process::now(),
-        };
-        typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", snapshot.to_text())
+        let families = self.view.families().await;
+        let text = prometheus::to_text(&families);
+        typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
     }
 
     fn page<P: serde::Serialize>(

@@ -148,6 +148,10 @@ pub struct NodeConfig {
     /// How long links may take to end after a shutdown. Default 10 s. What is
     /// queued and not taken until then is lost.
     pub drain_timeout: Duration,
+    /// Whether the OpenTelemetry providers that the process has set by the time of
+    /// [`Node::run`](crate::Node::run) get the node's metrics, and a span for each message
+    /// that its sender traces. Default false.
+    pub telemetry: bool,
 }
 
 impl Default for NodeConfig {
@@ -170,6 +174,7 @@ impl Default for NodeConfig {
             policy: None,
             keepalive: Keepalive::default(),
             drain_timeout: Duration::from_secs(10),
+            telemetry: false,
         }
     }
 }

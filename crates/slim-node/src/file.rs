@@ -31,11 +31,13 @@ use tracing::Level;
 
 use self::auth::AuthConfig;
 use self::section::{ConfigError, Section};
+use self::telemetry::Telemetry;
 
 pub(crate) mod auth;
 pub(crate) mod peers;
 pub(crate) mod policy;
 pub(crate) mod section;
+pub(crate) mod telemetry;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -64,6 +66,7 @@ const WITHOUT_EFFECT: [&str; 12] = [
 #[derive(Debug, Default)]
 pub(crate) struct FileConfig {
     pub(crate) log_level: Option<Level>,
+    pub(crate) telemetry: Telemetry,
     pub(crate) worker_threads: Option<usize>,
     pub(crate) thread_name: Option<String>,
     pub(crate) drain_timeout: Option<Duration>,
@@ -166,10 +169,7 @@ fn read_tracing(mut section: Section, config: &mut FileConfig) -> Result<(), Con
     section.ignore("display_thread_names", &mut config.ignored);
     section.ignore("display_thread_ids", &mut config.ignored);
     section.ignore("filters", &mut config.ignored);
-    let mut opentelemetry = section.section("opentelemetry")?;
-    if opentelemetry.flag("enabled")? == Some(true) {
-        return Err(opentelemetry.unsupported("enabled", "OpenTelemetry is not supported yet"));
-    }
+    config.telemetry = telemetry::read(section.section("opentelemetry")?, &mut config.ignored)?;
     section.deny_rest()
 }
 

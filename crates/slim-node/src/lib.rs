@@ -23,6 +23,7 @@ mod admin;
 mod auth;
 mod config;
 mod dialler;
+mod families;
 mod guard;
 mod limits;
 mod links;
@@ -36,6 +37,7 @@ mod router;
 mod server;
 mod subscriber;
 mod table;
+mod telemetry;
 mod view;
 
 pub use auth::LinkAuth;

@@ -14,6 +14,8 @@ use slim_node::{
     BindError, Certificates, Endpoint, KeyPair, ListenConfig, ListenError, Node, NodeConfig,
     NodeLimits, PeersConfig, Pem, Policy, PolicyHandle, ServerTls, Topology,
 };
+use slim_telemetry::Telemetry;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{Level, error, info, warn};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -96,6 +98,11 @@ struct Args {
     /// down; overrides the file [default: 0]
     #[arg(long, value_name = "N")]
     max_rate: Option<u32>,
+    /// Send traces of messages and metrics to an OpenTelemetry collector, by OTLP over gRPC:
+    /// the file's, or the one of OTEL_EXPORTER_OTLP_ENDPOINT [default:
+    /// http://localhost:4317]
+    #[arg(long)]
+    enable_opentelemetry: bool,
     /// Log level: off, error, warn, info, debug or trace; overrides the file
     /// [default: info]
     #[arg(long, value_name = "LEVEL")]
@@ -186,13 +193,37 @@ fn start(args: Args) -> Result<(), Failure> {
     }
     let runtime = runtime.build().map_err(|error| Failure::new(FAILED, error.to_string()))?;
     let servers = servers(args.listen, tls, &mut file);
+    let telemetry = file.telemetry.clone();
+    let with_telemetry = args.enable_opentelemetry || telemetry.enabled == Some(true);
     let policy = args.policy.clone().or_else(|| file.policy.clone());
     let policy = policy.as_deref().map(read_policy).transpose()?;
-    let mut config = NodeConfig { policy, ..node_config(file) };
+    let mut config = NodeConfig { policy, telemetry: with_telemetry, ..node_config(file) };
     fit_descriptors(&mut config);
     let set_level = args.log.is_none().then_some(set_level);
     let reload = Reload { file: args.config, policy: args.policy, options, set_level };
-    runtime.block_on(run(config, servers, reload))
+    let telemetry = match with_telemetry {
+        true => Some(start_telemetry(&runtime, &telemetry, &config.node_id)?),
+        false => None,
+    };
+    let result = runtime.block_on(run(config, servers, reload));
+    if let Some(Err(error)) = telemetry.map(Telemetry::shutdown) {
+        warn!(%error, "the last traces and metrics may not have arrived");
+    }
+    result
+}
+
+fn start_telemetry(
+    runtime: &Runtime,
+    telemetry: &file::telemetry::Telemetry,
+    node_id: &str,
+) -> Result<Telemetry, Failure> {
+    let config = telemetry.config(node_id);
+    let config = config.map_err(|error| Failure::new(USAGE, format!("telemetry: {error}")))?;
+    let _within = runtime.enter();
+    let telemetry = Telemetry::start(&config);
+    let telemetry = telemetry.map_err(|error| Failure::new(USAGE, error.to_string()))?;
+    info!(endpoint = config.endpoint, "traces and metrics go to a collector");
+    Ok(telemetry)
 }
 
 /// Says at the start whether names belong to anybody.
@@ -236,6 +267,9 @@ fn check(path: &Path) -> Result<(), Failure> {
     if let Some(policy) = &file.policy {
         read_policy(policy)?;
     }
+    let telemetry = file.telemetry.config("").map_err(|error| error.to_string());
+    let usable = telemetry.and_then(|config| config.check().map_err(|error| error.to_string()));
+    usable.map_err(|reason| bad(format!("tracing.opentelemetry: {reason}")))?;
     let mut stdout = io::stdout().lock();
     // If nobody reads it, the status says the same.
     for key in &file.ignored {
@@ -463,6 +497,7 @@ fn node_config(file: FileConfig) -> NodeConfig {
         negotiation_timeout: file.negotiation_timeout.unwrap_or(default.negotiation_timeout),
         keepalive: file.keepalive,
         drain_timeout: file.drain_timeout.unwrap_or(default.drain_timeout),
+        telemetry: false,
     }
 }
 
@@ -486,9 +521,13 @@ fn fit_descriptors(config: &mut NodeConfig) {
 /// Our own crates log at `level`. Others may show what goes over the wire, so they
 /// only warn.
 fn log_filter(level: LevelFilter) -> Targets {
-    Targets::new().with_default(level.min(LevelFilter::from_level(Level::WARN))).with_targets(
-        ["slim_node", "slim_link", "slim_proto", "slim_identity"].map(|target| (target, level)),
-    )
+    Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_targets(
+            ["slim_node", "slim_link", "slim_proto", "slim_identity"].map(|target| (target, level)),
+        )
+        // What it warns of, opentelemetry_sdk says again, with the reason.
+        .with_target("opentelemetry-otlp", level.min(LevelFilter::ERROR))
 }
 
 /// Starts the log, and returns what sets its level later.

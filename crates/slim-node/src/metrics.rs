@@ -120,6 +120,24 @@ pub(crate) enum Counter {
     Shed,
 }
 
+impl Counter {
+    /// Why something was dropped, as it is called where reasons are told apart.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::BadMac => "bad_mac",
+            Self::Unexpected => "unexpected",
+            Self::TtlExpired => "ttl_expired",
+            Self::Denied => "denied",
+            Self::TooLarge => "too_large",
+            Self::NoSubscriber => "no_subscriber",
+            Self::LinkClosed => "link_closed",
+            Self::Shed => "shed",
+            _ => "other",
+        }
+    }
+}
+
 const COUNTERS: usize = Counter::Shed as usize + 1;
 
 /// The node's counters.

@@ -9,6 +9,7 @@
 //!
 //! A task that panics takes its own link with it, routes included, and no other.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use std::time::SystemTime;
 
 use futures_util::future::join_all;
 use indexmap::IndexMap;
+use opentelemetry::global::BoxedSpan;
 use slim_link::{
     AcceptConfig, AcceptedLink, Certificates, Drops, Endpoint, FrameReader, LinkEnd, ListenError,
     Listener, PeerAdmission, Principal, PushError,
@@ -39,6 +41,7 @@ use crate::policy::{Action, Policy, PolicyHandle};
 use crate::rate::Rate;
 use crate::router::{Routed, Subscriptions, route};
 use crate::subscriber::{About, Full, Subscriber};
+use crate::telemetry::{self, Tracing};
 use crate::view::View;
 use crate::{NodeConfig, NodeLimits, RouteTable};
 
@@ -131,6 +134,7 @@ impl Node {
             links,
             limits: NodeLimits::new(&config),
             policies: config.policy.clone().map(|policy| watch::Sender::new(Arc::new(policy))),
+            tracing: config.telemetry.then(Tracing::new),
         };
         Ok(Self { listeners, local_addrs, config, admin, shared: Arc::new(shared) })
     }
@@ -188,6 +192,7 @@ impl Node {
             links: Arc::clone(&shared.links),
             health: Arc::clone(&accept.health),
             limits: shared.limits.clone(),
+            began_at: SystemTime::now(),
         };
         let (stop, stopping) = watch::channel(false);
         let mut diallers = JoinSet::new();
@@ -207,14 +212,21 @@ impl Node {
             timeout(config.drain_timeout, ended).await.unwrap_or(());
             result
         };
-        let Some(admin) = admin else {
-            return serving.await;
-        };
+        let reports = config.telemetry.then(|| telemetry::report(view.clone()));
         // To the end: who asks while the node drains is told that it does.
         tokio::select! {
             result = serving => result,
-            never = admin.run(view) => match never {},
+            never = forever(admin.map(|admin| admin.run(view))) => match never {},
+            never = forever(reports) => match never {},
         }
+    }
+}
+
+/// What never ends, whether there is something or not.
+async fn forever(work: Option<impl Future<Output = Infallible>>) -> Infallible {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -229,6 +241,7 @@ pub(crate) struct Shared {
     links: Arc<Links>,
     limits: NodeLimits,
     policies: Option<watch::Sender<Arc<Policy>>>,
+    tracing: Option<Tracing>,
 }
 
 /// Who opens a link, for the log.
@@ -364,6 +377,8 @@ struct Turn<'f> {
     /// Links whose queue was full, by address, and the frames for them, from the
     /// first that did not fit: what a link gets from another stays in order.
     behind: IndexMap<usize, (Arc<Subscriber>, Vec<&'f RoutedFrame>)>,
+    /// Of what is queued in this turn; they end with it.
+    spans: Vec<BoxedSpan>,
 }
 
 impl LinkTask {
@@ -478,7 +493,12 @@ impl LinkTask {
     /// no room.
     #[must_use]
     fn handle_frame<'f>(&mut self, frame: &'f Frame, turn: &mut Turn<'f>) -> Option<Box<Message>> {
+        let mut span = match (&self.shared.tracing, frame) {
+            (Some(tracing), Frame::Publish(frame)) => tracing.begin(frame, self.link_number()),
+            _ => None,
+        };
         if let Some(denied) = self.guard.as_mut().and_then(|guard| guard.check(frame).err()) {
+            span.iter_mut().for_each(|span| telemetry::dropped(span, Counter::Denied));
             return self.deny(frame, &denied, turn);
         }
         turn.targets.clear();
@@ -496,6 +516,8 @@ impl LinkTask {
                 let copies = turn.targets.len();
                 trace!(source = %header.source.id, destination = %header.destination.id, copies, "publish");
                 turn.copies += copies;
+                span.iter_mut().for_each(|span| telemetry::forwarded(span, copies));
+                turn.spans.extend(span);
                 for link in turn.targets.drain(..) {
                     let key = Arc::as_ptr(&link).addr();
                     if let Some((_, frames)) = turn.behind.get_mut(&key) {
@@ -509,10 +531,15 @@ impl LinkTask {
             }
             Err(reason) => {
                 trace!(?reason, "dropped");
+                span.iter_mut().for_each(|span| telemetry::dropped(span, reason));
                 self.tally.add(reason, 1);
             }
         }
         None
+    }
+
+    fn link_number(&self) -> u64 {
+        self.side.link().about().number
     }
 
     /// Tells whoever subscribes; who publishes is never told.

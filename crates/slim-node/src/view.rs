@@ -2,9 +2,11 @@
 //! counters are read as they are, and tables a piece at a time.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use slim_link::Health;
 
+use crate::families::{Family, Process, Snapshot};
 use crate::links::Links;
 use crate::metrics::Metrics;
 use crate::subscriber::{Condition, Subscriber};
@@ -21,6 +23,7 @@ pub(crate) struct View {
     pub(crate) links: Arc<Links>,
     pub(crate) health: Arc<Health>,
     pub(crate) limits: NodeLimits,
+    pub(crate) began_at: SystemTime,
 }
 
 /// All links together at one moment, roughly.
@@ -57,5 +60,19 @@ impl View {
         })
         .await;
         backlog
+    }
+
+    /// All metrics.
+    pub(crate) async fn families(&self) -> Vec<Family> {
+        let snapshot = Snapshot {
+            node: self.metrics.snapshot(),
+            names: self.table.names() as u64,
+            backlog: self.backlog().await,
+            is_ready: self.health.is_serving(),
+            max_connections: self.limits.accept().max_connections() as u64,
+            began_at: self.began_at,
+            process: Process::now(),
+        };
+        snapshot.families()
     }
 }

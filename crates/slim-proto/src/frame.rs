@@ -60,7 +60,7 @@ impl Frame {
         while let Some(field) = fields.next()? {
             match field.number {
                 1 | 2 | 3 | 5 | 6 => once(&mut kind, field, "message_type")?,
-                4 => schema::check(&bytes, field.span()?, schema::METADATA_ENTRY)?,
+                METADATA => schema::check(&bytes, field.span()?, schema::METADATA_ENTRY)?,
                 _ => {}
             }
         }
@@ -223,6 +223,9 @@ impl LastHeader {
     }
 }
 
+/// Number of the metadata's field, one for each entry.
+const METADATA: u32 = 4;
+
 /// `header_mac`'s key and length.
 const MAC_FIELD: [u8; 2] = [11 << 3 | 2, MAC_LEN as u8];
 const MAC_LEN: usize = 32;
@@ -315,6 +318,31 @@ impl RoutedFrame {
     /// The id of a subscribe or unsubscribe, 0 if no answer is wanted; 0 for a publish.
     pub fn subscription_id(&self) -> u64 {
         self.subscription_id
+    }
+
+    /// The value of a metadata entry; the last one of its key, as everywhere. Nothing of
+    /// the metadata is kept, so this walks over the frame again.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        let mut found = None;
+        let mut fields = Fields::whole(&self.bytes);
+        while let Ok(Some(field)) = fields.next() {
+            let Some(entry) = field.span().ok().filter(|_| field.number == METADATA) else {
+                continue;
+            };
+            let (mut has_key, mut value) = (false, Span::default());
+            let mut parts = Fields::new(&self.bytes, entry);
+            while let Ok(Some(part)) = parts.next() {
+                match (part.number, part.span()) {
+                    (1, Ok(span)) => has_key = span.of(&self.bytes) == key.as_bytes(),
+                    (2, Ok(span)) => value = span,
+                    _ => {}
+                }
+            }
+            if has_key {
+                found = str::from_utf8(value.of(&self.bytes)).ok();
+            }
+        }
+        found
     }
 
     /// The MAC that came with it, whatever its length; none if it is absent or empty.

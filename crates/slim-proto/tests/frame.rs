@@ -461,6 +461,20 @@ fn pb_header(message: &mut pb::Message) -> Option<&mut pb::SlimHeader> {
 
 proptest! {
     #[test]
+    fn a_frame_reads_the_metadata_that_is_decoded(bytes in damaged()) {
+        let bytes = Bytes::from(bytes);
+        // Damaged entries may be repeated, or lack a key.
+        if let (Ok(frame), Ok(message)) = (Frame::parse(bytes.clone()), Message::decode(bytes))
+            && let (Some(frame), Message::Publish(publish)) = (frame.routed(), message)
+        {
+            for (key, value) in publish.metadata.iter().filter(|(key, _)| !key.is_empty()) {
+                prop_assert_eq!(frame.metadata(key), Some(&**value), "{}", key);
+            }
+            prop_assert_eq!(frame.metadata("none of these keys"), None);
+        }
+    }
+
+    #[test]
     fn a_frame_reads_the_header_that_is_decoded(message in any_arrival()) {
         let frame = parse(&message);
         prop_assert_eq!(frame.routed().is_some(), header_of(&message).is_some());

@@ -23,6 +23,7 @@ use tokio::time::{sleep, timeout};
 use crate::lossy::Loss;
 
 pub mod agent;
+pub mod collector;
 pub mod holding;
 pub mod lossy;
 pub mod relay;
@@ -206,7 +207,7 @@ impl Cluster {
         format!("http://{}", self.proxy.unwrap_or_else(|| self.addr()))
     }
 
-    /// A client `org/test/<app>` with [`SECRET`].
+    /// A client `org/test/<app>` with [`SECRET`], which has telemetry if the node has.
     ///
     /// # Panics
     /// If it cannot connect.
@@ -221,6 +222,7 @@ impl Cluster {
     pub async fn client_with(&self, app: &str, secret: &str) -> Client {
         let name = format!("org/test/{app}").parse().expect("a name");
         let mut builder = Client::builder(name).shared_secret(secret).expect("a long secret");
+        builder = builder.telemetry(self.config.telemetry);
         if let Some(authorization) = self.authorization(app) {
             builder = builder.authorization(authorization);
         }

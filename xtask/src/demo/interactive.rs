@@ -12,7 +12,7 @@ use crate::cargo::Programs;
 use crate::child::{Child, Output};
 
 pub(super) fn run(programs: &Programs, plan: Plan) -> anyhow::Result<()> {
-    let node = start_node(programs)?;
+    let node = start_node(programs, None)?;
     let names: Vec<(String, String)> = plan.members().collect();
     let (sender, outputs) = mpsc::sync_channel(OUTPUTS);
     let sink = |id: usize| {

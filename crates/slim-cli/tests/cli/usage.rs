@@ -100,7 +100,6 @@ fn one_identity_is_enough() {
     ] {
         refused(&format!("group --local a/b/c {option} x"), expected);
     }
-    refused("group --local a/b/c --enable-opentelemetry", "unexpected argument");
 }
 
 #[test]

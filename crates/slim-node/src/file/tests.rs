@@ -111,6 +111,61 @@ services:
 }
 
 #[test]
+fn where_telemetry_goes_is_read() {
+    let text = service("node_id: a")
+        + r#"
+tracing:
+  opentelemetry:
+    enabled: true
+    grpc:
+      endpoint: "https://collector:4317"
+      tls: { ca_source: { type: pem, data: "a CA" }, include_system_ca_certs_pool: true }
+      server_name: other
+      headers: { authorization: "${file:/id}" }
+      connect_timeout: 5s
+    service_name: node
+    service_version: v1
+    environment: test
+    metrics_interval_secs: 30
+"#;
+    let file = parsed(&text);
+    assert_eq!(file.telemetry.enabled, Some(true));
+    assert_eq!(file.ignored, ["tracing.opentelemetry.grpc.connect_timeout"]);
+    let config = file.telemetry.config("node-1").unwrap();
+    assert_eq!(config.endpoint.as_deref(), Some("https://collector:4317"));
+    assert_eq!((config.ca.as_deref(), config.system_roots), (Some(&b"a CA"[..]), true));
+    assert_eq!(config.server_name.as_deref(), Some("other"));
+    assert_eq!(config.headers, [("authorization".to_owned(), "from-file".to_owned())]);
+    assert_eq!((&*config.service_name, &*config.service_version), ("node", "v1"));
+    assert_eq!((&*config.instance, config.environment.as_deref()), ("node-1", Some("test")));
+    assert_eq!(config.metrics_interval, Some(Duration::from_secs(30)));
+    assert!(!format!("{file:?}").contains("from-file"), "{file:?}");
+
+    let of = |keys: &str| service("node_id: a") + "\ntracing: { opentelemetry: " + keys + " }";
+    assert_eq!(parsed(&of("{ enabled: false }")).telemetry.enabled, Some(false));
+    for (keys, expected) in [
+        ("{ enabled: maybe }", "enabled: \"maybe\" is not true or false"),
+        ("{ enable: true }", "enable: unknown key, did you mean enabled?"),
+        ("{ grpc: {} }", "grpc.endpoint: required: http://host:port, or https://host:port"),
+        (
+            "{ grpc: { endpoint: 'localhost:1' } }",
+            "grpc.endpoint: required: http://host:port, or https://host:port",
+        ),
+        (
+            "{ grpc: { endpoint: 'https://a:1', tls: { insecure: true } } }",
+            "grpc.tls.insecure: https:// is with TLS: say http://",
+        ),
+        (
+            "{ grpc: { endpoint: 'http://a:1', headers: { a: 1 } } }",
+            "grpc.headers.a: expected a text; write it in quotes",
+        ),
+        ("{ metrics_interval_secs: 0 }", "metrics_interval_secs: 0 is less than 1"),
+    ] {
+        assert_eq!(error(&of(keys)), format!("tracing.opentelemetry.{expected}"));
+    }
+}
+
+#[test]
 fn unknown_keys_are_refused_with_the_nearest_known_one() {
     let meant = |key| format!("unknown key, did you mean {key}?");
     for (text, path, expected) in [

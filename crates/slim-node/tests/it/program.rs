@@ -297,6 +297,33 @@ services:
     assert_eq!(reply.node_id, "from-the-file");
 }
 
+/// Whoever watches the node does not have to be there for it to work.
+#[tokio::test]
+async fn a_collector_that_is_away_is_told_and_costs_nothing() {
+    let text = "
+tracing:
+  opentelemetry: { enabled: true, grpc: { endpoint: 'http://127.0.0.1:1' }, metrics_interval_secs: 1 }
+services:
+  slim/0: { dataplane: { servers: [ { endpoint: '127.0.0.1:0', tls: { insecure: true } } ] } }
+";
+    let file = ConfigFile::new("collector", text);
+    let running = Running::start(&["--config", file.path()], 1);
+    running.logs("PeriodicReader.ExportError");
+    let mut stream = RawConnection::open(running.addrs[0]).await.stream().await;
+    stream.negotiate(slim_proto::ConnectionType::Edge).await;
+    running.signal("TERM");
+    let (status, log) = running.end();
+    assert_eq!(status, Some(0), "{log:?}");
+
+    let text =
+        text.replace("endpoint: 'http://127", "headers: { 'a b': secret }, endpoint: 'http://127");
+    let file = ConfigFile::new("collector-header", &text);
+    let (status, stderr) = fails(&["--check", file.path()]);
+    assert_eq!(status, Some(2));
+    assert!(stderr.contains("header \"a b\": no name of a header"), "{stderr}");
+    assert!(!stderr.contains("secret"), "{stderr}");
+}
+
 /// A certificate for this machine and its key, in files that go when dropped.
 fn certificate(test: &str) -> [ConfigFile; 2] {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();

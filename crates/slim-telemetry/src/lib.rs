@@ -1,0 +1,243 @@
+//! Sends the traces and metrics of a program to an OpenTelemetry collector, by OTLP over
+//! gRPC.
+//!
+//! The libraries of this workspace only know the interface of OpenTelemetry, which does
+//! nothing until a program sets providers. [`Telemetry::start`] sets those of our
+//! programs; a program with its own providers needs nothing of this.
+//!
+//! The environment variables that OpenTelemetry names count where the configuration says
+//! nothing: `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_EXPORTER_OTLP_HEADERS`,
+//! `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_TRACES_SAMPLER`,
+//! `OTEL_METRIC_EXPORT_INTERVAL`, and those of batches.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry::{KeyValue, global};
+use opentelemetry_otlp::tonic_types::metadata::MetadataMap;
+use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig, Identity};
+use opentelemetry_otlp::{MetricExporter, SpanExporter, WithExportConfig, WithTonicConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+
+/// How long the end of a program waits for the collector, for traces and for metrics.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
+
+/// Variables that say where it goes.
+const ENDPOINTS: [&str; 3] = [
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+];
+
+/// Where telemetry goes, and who it is from.
+#[derive(Clone)]
+pub struct TelemetryConfig {
+    /// The collector, `http://host:port` or `https://host:port`. Default: what
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT` says, or `http://localhost:4317`.
+    pub endpoint: Option<String>,
+    /// With `https://`: own authorities, PEM, that its certificate may be from.
+    pub ca: Option<Vec<u8>>,
+    /// Whether those of the system are trusted. Default true.
+    pub system_roots: bool,
+    /// With `https://`: a certificate to show, and its key, PEM. Default none.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+    /// With `https://`: the name in its certificate. Default: the endpoint's host.
+    pub server_name: Option<String>,
+    /// What it is shown with each request, such as a token. Default: what
+    /// `OTEL_EXPORTER_OTLP_HEADERS` says; both count.
+    pub headers: Vec<(String, String)>,
+    /// What the program is called. Default: what `OTEL_SERVICE_NAME` says, or the name
+    /// given to [`TelemetryConfig::new`].
+    pub service_name: String,
+    /// Its version.
+    pub service_version: String,
+    /// Which of the processes of this name it is.
+    pub instance: String,
+    /// Where it is deployed, such as `production`. Default: nothing is said.
+    pub environment: Option<String>,
+    /// How often metrics are sent. Default: what `OTEL_METRIC_EXPORT_INTERVAL` says, or a
+    /// minute.
+    pub metrics_interval: Option<Duration>,
+}
+
+impl TelemetryConfig {
+    /// Of a program with this name, unless something else is said, and version; `instance`
+    /// tells it from others of the same name.
+    pub fn new(name: &str, version: &str, instance: impl Into<String>) -> Self {
+        Self {
+            endpoint: None,
+            ca: None,
+            system_roots: true,
+            headers: Vec::new(),
+            identity: None,
+            server_name: None,
+            service_name: std::env::var("OTEL_SERVICE_NAME").unwrap_or_else(|_| name.to_owned()),
+            service_version: version.to_owned(),
+            instance: instance.into(),
+            environment: None,
+            metrics_interval: None,
+        }
+    }
+
+    fn resource(&self) -> Resource {
+        let mut attributes = vec![
+            KeyValue::new("service.version", self.service_version.clone()),
+            KeyValue::new("service.instance.id", self.instance.clone()),
+        ];
+        let environment = self.environment.iter();
+        attributes.extend(
+            environment.map(|name| KeyValue::new("deployment.environment.name", name.clone())),
+        );
+        Resource::builder()
+            .with_service_name(self.service_name.clone())
+            .with_attributes(attributes)
+            .build()
+    }
+
+    /// Whether it could be used, as far as can be said without a collector.
+    ///
+    /// # Errors
+    /// If the endpoint is none, or what is given for TLS or as a header cannot be used.
+    pub fn check(&self) -> Result<(), TelemetryError> {
+        if let Some(endpoint) = &self.endpoint
+            && !["http://", "https://"].iter().any(|scheme| endpoint.starts_with(scheme))
+        {
+            let expected = "is neither http://host:port nor https://host:port";
+            return Err(TelemetryError(format!("{endpoint:?} {expected}")));
+        }
+        if let Some(ca) = &self.ca
+            && !matches!(CertificateDer::pem_slice_iter(ca).next(), Some(Ok(_)))
+        {
+            return Err(TelemetryError("the CA has no certificate in PEM".to_owned()));
+        }
+        self.metadata().map(drop)
+    }
+
+    fn exporter<E: WithTonicConfig + WithExportConfig>(
+        &self,
+        exporter: E,
+    ) -> Result<E, TelemetryError> {
+        let mut exporter = exporter.with_metadata(self.metadata()?);
+        if self.is_tls() {
+            exporter = exporter.with_tls_config(self.tls());
+        }
+        Ok(match &self.endpoint {
+            None => exporter,
+            Some(endpoint) => exporter.with_endpoint(endpoint),
+        })
+    }
+
+    /// Whether a collector is spoken to over TLS.
+    fn is_tls(&self) -> bool {
+        let is_https = |endpoint: String| endpoint.starts_with("https://");
+        match &self.endpoint {
+            Some(endpoint) => is_https(endpoint.clone()),
+            None => ENDPOINTS.iter().any(|name| std::env::var(name).is_ok_and(is_https)),
+        }
+    }
+
+    fn tls(&self) -> ClientTlsConfig {
+        let mut tls = ClientTlsConfig::new();
+        if let Some(ca) = &self.ca {
+            tls = tls.ca_certificate(Certificate::from_pem(ca));
+        }
+        if self.system_roots {
+            tls = tls.with_enabled_roots();
+        }
+        if let Some((certificate, key)) = &self.identity {
+            tls = tls.identity(Identity::from_pem(certificate, key));
+        }
+        if let Some(name) = &self.server_name {
+            tls = tls.domain_name(name);
+        }
+        tls
+    }
+
+    fn metadata(&self) -> Result<MetadataMap, TelemetryError> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &self.headers {
+            let bad = |what| TelemetryError(format!("header {name:?}: no {what} of a header"));
+            let name = HeaderName::try_from(name).map_err(|_| bad("name"))?;
+            let mut value = HeaderValue::try_from(value).map_err(|_| bad("value"))?;
+            value.set_sensitive(true);
+            headers.append(name, value);
+        }
+        Ok(MetadataMap::from_headers(headers))
+    }
+}
+
+/// Shows no key and no header.
+impl fmt::Debug for TelemetryConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TelemetryConfig")
+            .field("endpoint", &self.endpoint)
+            .field("service_name", &self.service_name)
+            .field("instance", &self.instance)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The telemetry of this process while it runs. At its end, [`Telemetry::shutdown`].
+#[derive(Debug)]
+pub struct Telemetry {
+    traces: SdkTracerProvider,
+    metrics: SdkMeterProvider,
+}
+
+/// Telemetry cannot be sent as it is configured.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("telemetry: {0}")]
+pub struct TelemetryError(String);
+
+impl Telemetry {
+    /// Sets the process's providers, and how a trace's context is written (W3C). Call it
+    /// within the runtime, before clients and nodes are made. Whether the collector is
+    /// there is not asked: if it is not, that is logged, nothing waits for it, and what
+    /// does not fit into the queue meanwhile is dropped.
+    ///
+    /// # Errors
+    /// See [`TelemetryConfig::check`]; or if a variable holds an endpoint that is none.
+    pub fn start(config: &TelemetryConfig) -> Result<Self, TelemetryError> {
+        config.check()?;
+        let failed =
+            |error: opentelemetry_otlp::ExporterBuildError| TelemetryError(error.to_string());
+        let spans = config.exporter(SpanExporter::builder().with_tonic())?.build();
+        let metrics = config.exporter(MetricExporter::builder().with_tonic())?.build();
+        let mut reader = PeriodicReader::builder(metrics.map_err(failed)?);
+        if let Some(interval) = config.metrics_interval {
+            reader = reader.with_interval(interval);
+        }
+        let resource = config.resource();
+        let telemetry = Self {
+            traces: SdkTracerProvider::builder()
+                .with_resource(resource.clone())
+                .with_batch_exporter(spans.map_err(failed)?)
+                .build(),
+            metrics: SdkMeterProvider::builder()
+                .with_resource(resource)
+                .with_reader(reader.build())
+                .build(),
+        };
+        global::set_text_map_propagator(TraceContextPropagator::new());
+        global::set_tracer_provider(telemetry.traces.clone());
+        global::set_meter_provider(telemetry.metrics.clone());
+        Ok(telemetry)
+    }
+
+    /// Sends what is left. Takes up to four seconds if the collector does not take it.
+    /// Blocks, so call it outside of the runtime, while the runtime is still there.
+    ///
+    /// # Errors
+    /// If the collector does not answer in that time. What it refuses is logged.
+    pub fn shutdown(self) -> Result<(), TelemetryError> {
+        let traces = self.traces.shutdown_with_timeout(SHUTDOWN_LIMIT);
+        let metrics = self.metrics.shutdown_with_timeout(SHUTDOWN_LIMIT);
+        traces.and(metrics).map_err(|error| TelemetryError(error.to_string()))
+    }
+}
