@@ -136,7 +136,7 @@ fn register(meter: &Meter, family: &Family, latest: &Arc<Latest>) {
                 });
             });
             // The provider keeps it.
-            drop(instrument.build());
+            let _ = instrument.build();
         }};
     }
     match (family.kind, is_float) {

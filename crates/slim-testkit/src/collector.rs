@@ -168,7 +168,7 @@ impl Service {
         let shown = request.metadata().get("authorization");
         let shown = shown.and_then(|value| value.to_str().ok()).map(str::to_owned);
         let mut received = self.0.received.lock().unwrap_or_else(PoisonError::into_inner);
-        received.authorization = shown.or(received.authorization.take());
+        received.authorization = shown.or_else(|| received.authorization.take());
         keep(&mut received);
         drop(received);
         self.0.news.notify_waiters();
