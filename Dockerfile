@@ -6,5 +6,5 @@ USER 65532:65532
 EXPOSE 46357
 # Without --admin, as in a command of one's own, there is nobody to ask: give another check
 # then, or none.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=5s CMD ["/usr/bin/slim-node", "--health", "127.0.0.1:46358"]
+HEALTHCHECK --interval=5s --timeout=5s CMD ["/usr/bin/slim-node", "--health", "127.0.0.1:46358"]
 CMD ["/usr/bin/slim-node", "--listen", "0.0.0.0:46357", "--admin", "127.0.0.1:46358"]
