@@ -19,13 +19,29 @@ const TAG: &str = "slim";
 /// enough to contain them.
 const RESOLVERS: [&str; 3] = ["libnss_files.so.2", "libnss_dns.so.2", "libresolv.so.2"];
 
-pub(crate) fn run() -> anyhow::Result<()> {
-    let docker = Command::new("docker").arg("version").stdout(Stdio::null()).status();
-    ensure!(
-        docker.is_ok_and(|status| status.success()),
-        "no Docker engine answers to `docker version`"
-    );
+/// Why there can be no image.
+pub(crate) const NO_ENGINE: &str = "no Docker engine answers to `docker version`";
 
+pub(crate) fn run() -> anyhow::Result<()> {
+    ensure!(engine().is_some(), NO_ENGINE);
+    build()?;
+    println!("image {TAG} is built; docker-compose.yaml uses it");
+    Ok(())
+}
+
+/// The version of the API of this machine's engine, if there is one.
+pub(crate) fn engine() -> Option<String> {
+    let mut ask = Command::new("docker");
+    ask.args(["version", "--format", "{{.Server.APIVersion}}"]).stderr(Stdio::null());
+    let answer = ask.output().ok().filter(|answer| answer.status.success())?;
+    String::from_utf8(answer.stdout).ok()
+}
+
+/// Builds the image, but for what cargo and the engine remember.
+///
+/// # Errors
+/// If it cannot be built.
+pub(crate) fn build() -> anyhow::Result<()> {
     let programs =
         Programs::build(&["--release", "--package", "slim-node", "--package", "slim-cli"])?;
     let context = cargo::root().join("target/image");
@@ -35,9 +51,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
         .args(["build", "--tag", TAG, "--file"])
         .arg(cargo::root().join("Dockerfile"))
         .arg(&context);
-    cargo::run(&mut build)?;
-    println!("image {TAG} is built; docker-compose.yaml uses it");
-    Ok(())
+    cargo::run(&mut build)
 }
 
 /// Fills `context` with the file tree of the image.

@@ -11,6 +11,7 @@ mod child;
 mod ci;
 mod codegen;
 mod compare;
+mod containers;
 mod demo;
 mod difference;
 mod fuzz;
@@ -58,6 +59,8 @@ enum Command {
     Compare(compare::Args),
     /// Build the container image `slim` from the release programs.
     Image,
+    /// Build the image, and kill, pause and cut off containers of it.
+    Containers(containers::Args),
     /// Generate the Rust types of proto/ again.
     Codegen(codegen::Args),
     #[command(hide = true)]
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Image => image::run(),
+        Command::Containers(args) => containers::run(&args),
         Command::Codegen(args) => codegen::run(&args),
         Command::Launch(args) => launch::run(&args),
     };

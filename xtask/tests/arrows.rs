@@ -104,7 +104,7 @@ fn who_reads_keys_knows_no_session_and_no_link() {
 
 #[test]
 fn nobody_uses_the_programs() {
-    for end in ["slim-cli", "slim-testkit", "slim-bench", "xtask"] {
+    for end in ["slim-cli", "slim-testkit", "slim-containers", "slim-bench", "xtask"] {
         let users = tree(&["--workspace", "--invert", end]);
         assert_eq!(users, BTreeSet::from([end.to_owned()]));
     }
