@@ -56,12 +56,15 @@ fn formatting() -> anyhow::Result<()> {
 
 fn clippy() -> Command {
     let mut clippy = cargo::command(&["clippy", "--locked", "--workspace", "--all-targets"]);
-    clippy.args(["--", "--deny", "warnings"]);
+    // What is tested elsewhere, in containers, is checked here.
+    clippy.args(["--all-features", "--", "--deny", "warnings"]);
     clippy
 }
 
 fn documentation() -> Command {
     let mut doc = cargo::command(&["doc", "--locked", "--workspace", "--no-deps"]);
+    // As clippy, so that nothing is checked twice.
+    doc.arg("--all-features");
     doc.env("RUSTDOCFLAGS", "--deny warnings");
     doc
 }
