@@ -1,4 +1,5 @@
-//! `slim-node policy`: what a policy says, without a node.
+//! `slim-node policy`: what a policy says, and `slim-node schema`: what can stand in a
+//! file; without a node.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,24 @@ pub(crate) enum Command {
     /// Say what a policy allows
     #[command(subcommand, arg_required_else_help = true)]
     Policy(PolicyCommand),
+    /// Print the JSON schema of a file, for editors
+    Schema {
+        /// Which file
+        #[arg(value_enum, default_value_t)]
+        file: SchemaFile,
+        /// Describe the keys of both files in Markdown instead
+        #[arg(long, conflicts_with = "file")]
+        markdown: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum SchemaFile {
+    /// What --config reads
+    #[default]
+    Node,
+    /// What --policy reads
+    Policy,
 }
 
 #[derive(Debug, Subcommand)]
@@ -46,7 +65,22 @@ pub(crate) enum AskedAction {
 
 /// Carries a command out.
 pub(crate) fn run(command: Command) -> Result<(), Failure> {
-    let Command::Policy(PolicyCommand::Test { file, principal, name, issuer, action }) = command;
+    match command {
+        Command::Policy(command) => test(command),
+        Command::Schema { file, markdown } => {
+            let text = match (file, markdown) {
+                (_, true) => file::manual::markdown(),
+                (SchemaFile::Node, false) => format!("{:#}\n", file::schema::node()),
+                (SchemaFile::Policy, false) => format!("{:#}\n", file::schema::policy()),
+            };
+            let written = io::stdout().write_all(text.as_bytes());
+            written.map_err(|error| Failure::new(FAILED, error.to_string()))
+        }
+    }
+}
+
+fn test(command: PolicyCommand) -> Result<(), Failure> {
+    let PolicyCommand::Test { file, principal, name, issuer, action } = command;
     let principal = match (principal, issuer) {
         (principal, None) => principal,
         (Principal::Jwt { subject, .. }, issuer) => Principal::Jwt { subject, issuer },

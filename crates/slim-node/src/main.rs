@@ -17,7 +17,7 @@ use slim_node::{
 use slim_telemetry::Telemetry;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{Level, error, info, warn};
+use tracing::{error, info, warn};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::reload;
@@ -25,7 +25,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use self::command::{Command, read_policy};
 use self::file::peers::PeerOption;
-use self::file::{FileConfig, Reference, Server};
+use self::file::{DEFAULT_LOG_LEVEL, DEFAULT_THREAD_NAME, FileConfig, Reference, Server};
 
 mod command;
 mod file;
@@ -181,13 +181,13 @@ fn start(args: Args) -> Result<(), Failure> {
     }
     let options = LimitOptions { connections: args.max_connections, rate: args.max_rate };
     options.override_in(&mut file);
-    let level = args.log.unwrap_or_else(|| file.log_level.unwrap_or(Level::INFO).into());
+    let level = args.log.unwrap_or_else(|| file.log_level.unwrap_or(DEFAULT_LOG_LEVEL).into());
     let set_level = init_log(level, args.log_format);
     for key in &file.ignored {
         warn!(key, "configuration key has no effect");
     }
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.enable_all().thread_name(file.thread_name.as_deref().unwrap_or("slim-node"));
+    runtime.enable_all().thread_name(file.thread_name.as_deref().unwrap_or(DEFAULT_THREAD_NAME));
     if let Some(threads) = file.worker_threads {
         runtime.worker_threads(threads);
     }
@@ -358,7 +358,7 @@ impl Reload {
             None => {}
             Some(Ok(mut file)) => {
                 if let Some(set_level) = &self.set_level {
-                    let level = file.log_level.unwrap_or(Level::INFO);
+                    let level = file.log_level.unwrap_or(DEFAULT_LOG_LEVEL);
                     set_level(level.into());
                     info!(%level, "log level as in the file");
                 }

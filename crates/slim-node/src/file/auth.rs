@@ -1,10 +1,149 @@
 //! The key `auth` of a server entry: what a dialler has to show.
 
+use std::path::PathBuf;
+
 use slim_auth::{Algorithm, JwtVerifierConfig, Users};
 use slim_identity::{BearerKeys, Bearers, Issuer, LoadError, Text};
 use slim_node::LinkAuth;
 
-use super::section::{ConfigError, Section};
+use super::error::ConfigError;
+use super::setting::{Place, choice, mapping};
+use super::value::{KeyFormat, Texts, Verbatim};
+
+choice! {
+    /// What a dialler has to show.
+    pub(super) enum AuthKeys {
+        "basic" => Basic(BasicKeys),
+        "jwt" => Jwt(JwtKeys),
+        "oidc" => Oidc(OidcKeys),
+    }
+}
+
+mapping! {
+    /// A password.
+    pub(super) struct BasicKeys {
+        /// One user; who has shown it is `basic:USERNAME`.
+        username: Option<String>,
+        /// The user's password.
+        password: Option<Verbatim>,
+        /// Users, in addition to the one.
+        users: Vec<UserKeys>,
+    }
+    refused {
+        policy: "policies over claims are not supported; see dataplane.policy",
+    }
+    demands {
+        ["username", "password", "users"]:
+            "nobody could come in: give username and password, or users",
+    }
+}
+
+mapping! {
+    /// A user.
+    pub(super) struct UserKeys {
+        /// Who.
+        username: String,
+        /// The password.
+        password: Verbatim,
+    }
+}
+
+mapping! {
+    /// A token that is signed with a known key; who has shown it is `jwt:SUBJECT`.
+    pub(super) struct JwtKeys {
+        /// What a token has to say; what is not there is not demanded.
+        claims: ClaimsKeys,
+        /// With what it has to be signed.
+        key: VerifyingKeys,
+    }
+    ignored {
+        duration: "how long tokens last is for those who make them",
+    }
+    refused {
+        policy: "policies over claims are not supported; see dataplane.policy",
+    }
+}
+
+mapping! {
+    /// What a token has to say.
+    pub(super) struct ClaimsKeys {
+        /// Who has issued it.
+        issuer: Option<String>,
+        /// Whom it is about.
+        subject: Option<String>,
+    }
+    flat {
+        audience: AudienceKeys,
+    }
+}
+
+mapping! {
+    /// Whom a token is for.
+    pub(super) struct AudienceKeys {
+        /// Whom it is for: one of these.
+        audience: Texts,
+        /// More of them, in another spelling.
+        audiences: Texts,
+        /// More of them, in another spelling.
+        aud: Texts,
+    }
+}
+
+mapping! {
+    /// A token of an OpenID Connect issuer; who has shown it is `jwt:SUBJECT`.
+    pub(super) struct OidcKeys {
+        /// The issuer, which is asked for its keys.
+        issuer_url: String,
+    }
+    flat {
+        audience: AudienceKeys,
+    }
+    refused {
+        policy: "policies over claims are not supported; see dataplane.policy",
+    }
+    demands {
+        // An issuer has tokens for everything; those that are not for nodes must not do.
+        ["audience", "audiences", "aud"]: "audience is required: whom the tokens have to be for",
+    }
+}
+
+choice! {
+    /// With what a token has to be signed.
+    pub(super) enum VerifyingKeys {
+        "decoding" => Decoding(DecodingKeys),
+        "autoresolve" => Autoresolve(AutoresolveKeys),
+    }
+}
+
+mapping! {
+    /// With these keys.
+    pub(super) struct DecodingKeys {
+        /// The algorithm; required for `pem`.
+        algorithm: Option<Algorithm>,
+        /// How the keys are written.
+        format: KeyFormat,
+        /// Where they are.
+        key: KeyTextKeys,
+    }
+}
+
+mapping! {
+    /// With the keys of `claims.issuer`, which is asked for them.
+    pub(super) struct AutoresolveKeys {}
+}
+
+mapping! {
+    /// Where a key is: either of both.
+    pub(super) struct KeyTextKeys {
+        /// The key itself.
+        data: Option<String>,
+        /// File of the key, which is read again when it changes.
+        file: Option<PathBuf>,
+    }
+    demands {
+        ["file", "data"]: "required: { file: … } or { data: … }",
+    }
+}
 
 /// What an address takes as proof. Files are not read yet.
 #[derive(Debug)]
@@ -33,133 +172,102 @@ impl AuthConfig {
     }
 }
 
-/// Reads the section.
-pub(super) fn read(
-    mut auth: Section,
-    ignored: &mut Vec<String>,
-) -> Result<AuthConfig, ConfigError> {
-    const TYPES: &str = "required: basic, jwt or oidc";
-    let kind = auth.text("type")?;
-    let config = match kind.as_deref() {
-        Some("basic") => AuthConfig::Basic(users(&mut auth)?),
-        Some("jwt") => jwt(&mut auth, ignored)?,
-        Some("oidc") => oidc(&mut auth)?,
-        Some(other) => return Err(auth.unsupported("type", &format!("{other:?}; {TYPES}"))),
-        None => return Err(auth.unsupported("type", TYPES)),
-    };
-    auth.refuse("policy", "policies over claims are not supported; see dataplane.policy")?;
-    auth.deny_rest()?;
-    Ok(config)
-}
-
-/// `username` and `password`, or `users: [{ username, password }]`.
-fn users(auth: &mut Section) -> Result<Users, ConfigError> {
-    let pair = |section: &mut Section| -> Result<Option<(String, String)>, ConfigError> {
-        match (section.text("username")?, section.secret("password")?) {
-            (None, None) => Ok(None),
-            (Some(user), Some(password)) => Ok(Some((user, password))),
-            (None, Some(_)) => Err(section.unsupported("username", "required")),
-            (Some(_), None) => Err(section.unsupported("password", "required")),
+impl AuthKeys {
+    /// What is taken as proof.
+    pub(super) fn config(self) -> Result<AuthConfig, ConfigError> {
+        match self {
+            Self::Basic(keys) => keys.users().map(AuthConfig::Basic),
+            Self::Jwt(keys) => keys.config(),
+            Self::Oidc(keys) => keys.config(),
         }
-    };
-    let mut users: Vec<_> = pair(auth)?.into_iter().collect();
-    for mut entry in auth.list("users")? {
-        users.push(pair(&mut entry)?.ok_or_else(|| entry.unsupported("username", "required"))?);
-        entry.deny_rest()?;
     }
-    if users.is_empty() {
-        return Err(auth.itself("nobody could come in: give username and password, or users"));
-    }
-    Users::new(users).map_err(|error| auth.itself(&error.to_string()))
 }
 
-fn jwt(auth: &mut Section, ignored: &mut Vec<String>) -> Result<AuthConfig, ConfigError> {
-    let mut claims = auth.section("claims")?;
-    let config = JwtVerifierConfig {
-        audience: audience(&mut claims)?,
-        issuer: claims.text("issuer")?,
-        ..JwtVerifierConfig::default()
-    };
-    // What is asked for has to be there.
-    let config = JwtVerifierConfig {
-        require_audience: !config.audience.is_empty(),
-        require_issuer: config.issuer.is_some(),
-        ..config
-    };
-    let subject = claims.text("subject")?;
-    // How long tokens last is for those who make them.
-    auth.ignore("duration", ignored);
-    let mut key = auth.section("key")?;
-    let keys = match key.text("type")?.as_deref() {
-        Some("decoding") => decoding(&mut key)?,
-        Some("autoresolve") => {
-            // Or whoever runs a server could be anybody.
-            let issuer = config.issuer.as_deref().ok_or_else(|| {
-                claims.unsupported("issuer", "required, to know whose keys to ask for")
-            })?;
-            BearerKeys::Issuer(
-                Issuer::new(issuer).map_err(|e| claims.unsupported("issuer", &e.to_string()))?,
-            )
+impl BasicKeys {
+    fn users(self) -> Result<Users, ConfigError> {
+        let Self { place, username, password, users, .. } = self;
+        let mut pairs = match (username, password) {
+            (None, None) => Vec::new(),
+            (Some(user), Some(password)) => vec![(user, password.0)],
+            (None, Some(_)) => return Err(place.error_at("username", "required")),
+            (Some(_), None) => return Err(place.error_at("password", "required")),
+        };
+        pairs.extend(users.into_iter().map(|user| (user.username, user.password.0)));
+        if pairs.is_empty() {
+            return Err(place.error_at("users", "nobody could come in"));
         }
-        _ => return Err(key.unsupported("type", "required: decoding or autoresolve")),
-    };
-    claims.deny_rest()?;
-    key.deny_rest()?;
-    Ok(AuthConfig::Bearer { keys, config, subject })
+        Users::new(pairs).map_err(|error| place.error(error.to_string()))
+    }
 }
 
-/// `{ algorithm, format: pem | jwk | jwks, key: { data } | { file } }`.
-fn decoding(key: &mut Section) -> Result<BearerKeys, ConfigError> {
-    let algorithm = match key.text("algorithm")? {
-        None => None,
-        Some(text) => {
-            let parsed: Result<Algorithm, _> = text.parse();
-            Some(parsed.map_err(|error| key.unsupported("algorithm", &error.to_string()))?)
+impl JwtKeys {
+    fn config(self) -> Result<AuthConfig, ConfigError> {
+        let ClaimsKeys { place, issuer, subject, audience } = self.claims;
+        let audience = audience.all();
+        let keys = match self.key {
+            VerifyingKeys::Decoding(keys) => keys.config()?,
+            VerifyingKeys::Autoresolve(AutoresolveKeys { .. }) => {
+                // Or whoever runs a server could be anybody.
+                let reason = "required, to know whose keys to ask for";
+                let issuer = issuer.as_deref().ok_or_else(|| place.error_at("issuer", reason))?;
+                keys_of(issuer, &place, "issuer")?
+            }
+        };
+        let config = JwtVerifierConfig {
+            // What is asked for has to be there.
+            require_audience: !audience.is_empty(),
+            require_issuer: issuer.is_some(),
+            audience,
+            issuer,
+            ..JwtVerifierConfig::default()
+        };
+        Ok(AuthConfig::Bearer { keys, config, subject })
+    }
+}
+
+fn keys_of(issuer: &str, place: &Place, key: &str) -> Result<BearerKeys, ConfigError> {
+    let issuer = Issuer::new(issuer).map_err(|error| place.error_at(key, error.to_string()))?;
+    Ok(BearerKeys::Issuer(issuer))
+}
+
+impl DecodingKeys {
+    fn config(self) -> Result<BearerKeys, ConfigError> {
+        let text = match (self.key.data, self.key.file) {
+            (Some(data), None) => Text::Inline(data),
+            (None, Some(path)) => Text::File(path),
+            _ => return Err(self.key.place.error("both data and file: give one of them")),
+        };
+        match (self.format, self.algorithm) {
+            (KeyFormat::Pem, Some(algorithm)) => Ok(BearerKeys::Pem(algorithm, text)),
+            (KeyFormat::Pem, None) => {
+                Err(self.place.error_at("algorithm", "required for pem, e.g. ES256"))
+            }
+            (KeyFormat::Jwk, algorithm) => Ok(BearerKeys::Jwk(algorithm, text)),
+            // Each key of a set says how it is used.
+            (KeyFormat::Jwks, _) => Ok(BearerKeys::Jwks(text)),
         }
-    };
-    let format = key.text("format")?;
-    let mut inner = key.section("key")?;
-    let text = match (inner.text("data")?, inner.text("file")?) {
-        (Some(data), None) => Text::Inline(data),
-        (None, Some(path)) => Text::File(path.into()),
-        (Some(_), Some(_)) => return Err(inner.itself("both data and file: give one of them")),
-        (None, None) => return Err(inner.itself("required: { file: … } or { data: … }")),
-    };
-    inner.deny_rest()?;
-    match (format.as_deref(), algorithm) {
-        (Some("pem"), Some(algorithm)) => Ok(BearerKeys::Pem(algorithm, text)),
-        (Some("pem"), None) => Err(key.unsupported("algorithm", "required for pem, e.g. ES256")),
-        (Some("jwk"), algorithm) => Ok(BearerKeys::Jwk(algorithm, text)),
-        // Each key of a set says how it is used.
-        (Some("jwks"), _) => Ok(BearerKeys::Jwks(text)),
-        _ => Err(key.unsupported("format", "required: pem, jwk or jwks")),
     }
 }
 
-/// `{ issuer_url, audience }`.
-fn oidc(auth: &mut Section) -> Result<AuthConfig, ConfigError> {
-    let url = auth.text("issuer_url")?;
-    let url = url.ok_or_else(|| auth.unsupported("issuer_url", "required"))?;
-    let issuer = Issuer::new(&url);
-    let issuer = issuer.map_err(|error| auth.unsupported("issuer_url", &error.to_string()))?;
-    let audience = audience(auth)?;
-    if audience.is_empty() {
-        // An issuer has tokens for everything; those that are not for nodes must not do.
-        return Err(auth.unsupported("audience", "required: whom the tokens have to be for"));
+impl OidcKeys {
+    fn config(self) -> Result<AuthConfig, ConfigError> {
+        let keys = keys_of(&self.issuer_url, &self.place, "issuer_url")?;
+        let audience = self.audience.all();
+        if audience.is_empty() {
+            return Err(self.place.error_at("audience", "required"));
+        }
+        let config = JwtVerifierConfig {
+            audience,
+            require_audience: true,
+            require_issuer: true,
+            ..JwtVerifierConfig::default()
+        };
+        Ok(AuthConfig::Bearer { keys, config, subject: None })
     }
-    let config = JwtVerifierConfig {
-        audience,
-        require_audience: true,
-        require_issuer: true,
-        ..JwtVerifierConfig::default()
-    };
-    Ok(AuthConfig::Bearer { keys: BearerKeys::Issuer(issuer), config, subject: None })
 }
 
-fn audience(section: &mut Section) -> Result<Vec<String>, ConfigError> {
-    let mut audience = Vec::new();
-    for key in ["audience", "audiences", "aud"] {
-        audience.extend(section.texts(key)?);
+impl AudienceKeys {
+    fn all(self) -> Vec<String> {
+        [self.audience.0, self.audiences.0, self.aud.0].concat()
     }
-    Ok(audience)
 }

@@ -3,192 +3,261 @@
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde_json::Value;
 use slim_identity::LinkCredentials;
 use slim_node::{
-    Authorization, Backoff, ClientTls, KeyPair, PeerConfig, PeersConfig, Pem, Target, Topology,
+    Authorization, Backoff, ClientTls, KeyPair, PeerConfig, PeersConfig, Pem, Principal, Target,
+    Topology,
 };
 
-use super::section::{ConfigError, Section};
-use super::tls;
+use super::client_auth::CredentialsKeys;
+use super::error::ConfigError;
+use super::setting::{Place, Setting, Shape, choice, mapping};
+use super::tls::ClientTlsKeys;
+use super::value::{AtLeast, Checked, shown};
 
-/// Keys of a client entry that others know.
-const WITHOUT_EFFECT: [&str; 9] = [
-    "buffer_size",
-    "compression",
-    "connect_timeout",
-    "keepalive",
-    "link_id",
-    "metadata",
-    "rate_limit",
-    "request_timeout",
-    "require_header_mac",
-];
-
-/// What the file says of other nodes; none if it says nothing.
-pub(super) fn read(
-    service: &mut Section,
-    dataplane: &mut Section,
-    node_id: Option<&str>,
-    ignored: &mut Vec<String>,
-) -> Result<Option<PeersConfig>, ConfigError> {
-    let domain_name = service.text("domain_name")?.unwrap_or_default();
-    let mut config = PeersConfig { domain_name, ..PeersConfig::default() };
-    let peers = service.optional("peers")?;
-    let is_mesh = match &peers {
-        None => false,
-        Some(_) if node_id.is_none() => {
-            return Err(service.unsupported("node_id", "required, for peers know each other by it"));
-        }
-        Some(_) => true,
-    };
-    config.topology = Topology::Relay;
-    if let Some(peers) = peers {
-        read_peers(peers, &mut config, ignored)?;
+mapping! {
+    /// Other nodes.
+    pub(super) struct PeersKeys {
+        /// Whether all are each other's peers, or pass on what their neighbours say and send.
+        topology: Option<Topology> = "full_mesh",
+        /// Who they are.
+        discovery: DiscoveryKeys,
     }
-    for mut entry in dataplane.list("clients")? {
-        if config.topology == Topology::FullMesh {
+}
+
+choice! {
+    /// Who the other nodes are.
+    pub(super) enum DiscoveryKeys {
+        "static" => Static(StaticKeys),
+    }
+    refused {
+        "kubernetes": "discovery in Kubernetes is not supported: list the nodes, by the names of \
+                       a headless service, with type: static",
+    }
+}
+
+mapping! {
+    /// These.
+    pub(super) struct StaticKeys {
+        /// The nodes; the one that reads the file may be among them.
+        peers: Vec<StaticPeerKeys>,
+    }
+}
+
+mapping! {
+    /// A peer.
+    pub(super) struct StaticPeerKeys {
+        /// Its id.
+        node_id: String,
+        /// Where it listens. Default nowhere: it has to dial.
+        endpoint: Option<Target>,
+    }
+    flat {
+        keys: PeerKeys,
+    }
+    ignored {
+        connection_type: "it is always `peer`",
+    }
+}
+
+mapping! {
+    /// A node that is dialled.
+    pub(super) struct ClientKeys {
+        /// Its id. Default whoever answers.
+        node_id: Option<String>,
+        /// Where it listens.
+        endpoint: Target,
+    }
+    flat {
+        keys: PeerKeys,
+    }
+    checked {
+        /// What kind of link it is.
+        connection_type: PeerType,
+    }
+}
+
+mapping! {
+    /// How a node is dialled, and who it has to be.
+    pub(super) struct PeerKeys {
+        /// Who it has to be when it dials. Default one whose verified name is its id,
+        /// where names are verified.
+        principal: Option<Principal>,
+        /// The name in its certificate. Default the host of `endpoint`.
+        server_name: Option<String>,
+        /// TLS to it.
+        tls: ClientTlsKeys,
+        /// What it is shown. Default nothing.
+        auth: Option<Checked<CredentialsKeys>>,
+        /// When it is dialled again.
+        backoff: Option<BackoffKeys>,
+    }
+    ignored {
+        buffer_size: "limits.queued_bytes_per_link counts here, too",
+        compression: "nothing is compressed",
+        connect_timeout: "each step of a dial has a limit",
+        keepalive: "a node that is dialled is asked for a sign of life every minute",
+        link_id: "the node makes one",
+        metadata: "it is for the control plane",
+        rate_limit: "a link between nodes has no limit of its own",
+        request_timeout: "as `connect_timeout`",
+        require_header_mac: "links between nodes have no MACs",
+    }
+    refused {
+        proxy: "proxies are not supported",
+        headers: "headers of one's own are not supported",
+        origin: "it is always the host of the address",
+    }
+}
+
+choice! {
+    /// When a node is dialled again. A peer is never given up.
+    pub(super) enum BackoffKeys {
+        "exponential" => Exponential(ExponentialKeys),
+        "fixed_interval" => Fixed(FixedKeys),
+    }
+}
+
+mapping! {
+    /// After twice as long each time, less a random part.
+    pub(super) struct ExponentialKeys {
+        /// The first time, in milliseconds.
+        base: Option<AtLeast<1>> = Backoff::default().first.as_millis() as u64,
+        /// The longest, also after a refusal.
+        max_delay: Option<Duration> = shown(Backoff::default().most),
+    }
+    ignored {
+        factor: "it is always 2",
+        jitter: "there always is a random part",
+        max_attempts: "a peer is never given up",
+    }
+}
+
+mapping! {
+    /// After as long each time, less a random part.
+    pub(super) struct FixedKeys {
+        /// The time.
+        interval: Duration,
+    }
+    ignored {
+        max_attempts: "a peer is never given up",
+    }
+}
+
+/// The kind of link to a node that is dialled, which cannot be another one.
+pub(super) struct PeerType;
+
+/// The default of others, so who leaves the key out is told this, too.
+const NO_EDGE: &str = "a node has no applications of its own, so that an edge link carries \
+                       nothing: say connection_type: peer, at both ends";
+
+impl Setting for PeerType {
+    fn shape() -> Shape {
+        let schema = serde_json::json!({ "const": "peer" });
+        Shape::Value { words: "`peer`".to_owned(), schema }
+    }
+
+    fn absent(path: &str, _: &mut Vec<String>) -> Result<Self, ConfigError> {
+        Err(ConfigError::shape(path, NO_EDGE))
+    }
+
+    fn read(value: Value, path: &str, _: &mut Vec<String>) -> Result<Self, ConfigError> {
+        match value.as_str() {
+            Some("peer") => Ok(Self),
+            Some("remote") => {
+                Err(ConfigError::shape(path, "the control plane is not supported yet"))
+            }
+            _ => Err(ConfigError::shape(path, NO_EDGE)),
+        }
+    }
+}
+
+/// What the file says of other nodes.
+pub(super) struct Nodes {
+    pub(super) domain_name: Option<String>,
+    pub(super) peers: Option<PeersKeys>,
+    pub(super) clients: Vec<ClientKeys>,
+}
+
+impl Nodes {
+    /// How this node, whose keys are at `service`, is joined to them; none if it is not.
+    pub(super) fn config(
+        self,
+        service: &Place,
+        dataplane: &Place,
+        ignored: &mut Vec<String>,
+    ) -> Result<Option<PeersConfig>, ConfigError> {
+        let Self { domain_name, peers, clients } = self;
+        if peers.is_none() && clients.is_empty() {
+            // It joins peers, and there are none.
+            service.ignore(&["domain_name"], ignored);
+            return Ok(None);
+        }
+        let topology = match &peers {
+            Some(peers) => peers.topology.unwrap_or_default(),
+            None => Topology::Relay,
+        };
+        if topology == Topology::FullMesh && !clients.is_empty() {
             let reason = "in a full mesh all nodes are peers.discovery.peers; \
                           or say peers.topology: relay";
-            return Err(dataplane.unsupported("clients", reason));
+            return Err(dataplane.error_at("clients", reason));
         }
-        match entry.text("connection_type")?.as_deref() {
-            Some("peer") => {}
-            Some("remote") => {
-                return Err(
-                    entry.unsupported("connection_type", "the control plane is not supported yet")
-                );
-            }
-            _ => {
-                let reason = "a node has no applications of its own, so that an edge link carries \
-                              nothing: say connection_type: peer, at both ends";
-                return Err(entry.unsupported("connection_type", reason));
+        let mut configs = Vec::new();
+        if let Some(PeersKeys { discovery: DiscoveryKeys::Static(nodes), .. }) = peers {
+            for StaticPeerKeys { node_id, endpoint, keys, .. } in nodes.peers {
+                configs.push(keys.config(Some(node_id), endpoint, ignored)?);
             }
         }
-        let peer = read_peer(&mut entry, ignored)?;
-        if peer.target.is_none() {
-            return Err(entry.unsupported("endpoint", "required"));
+        for ClientKeys { node_id, endpoint, keys, .. } in clients {
+            configs.push(keys.config(node_id, Some(endpoint), ignored)?);
         }
-        config.peers.push(peer);
-        entry.deny_rest()?;
+        let domain_name = domain_name.unwrap_or_default();
+        Ok(Some(PeersConfig { topology, domain_name, peers: configs, ..PeersConfig::default() }))
     }
-    if !is_mesh && config.peers.is_empty() {
-        if !config.domain_name.is_empty() {
-            // It joins peers, and there are none.
-            ignored.push(service.path_of("domain_name"));
-        }
-        return Ok(None);
-    }
-    Ok(Some(config))
 }
 
-fn read_peers(
-    mut peers: Section,
-    config: &mut PeersConfig,
-    ignored: &mut Vec<String>,
-) -> Result<(), ConfigError> {
-    config.topology = match peers.text("topology")?.as_deref() {
-        None | Some("full_mesh") => Topology::FullMesh,
-        Some("relay") => Topology::Relay,
-        Some(other) => {
-            let reason = format!("{other:?} is neither full_mesh nor relay");
-            return Err(peers.unsupported("topology", &reason));
+impl PeerKeys {
+    fn config(
+        self,
+        node_id: Option<String>,
+        target: Option<Target>,
+        ignored: &mut Vec<String>,
+    ) -> Result<PeerConfig, ConfigError> {
+        let Self { place, principal, server_name, tls, auth, backoff } = self;
+        let is_tls = target.as_ref().is_some_and(Target::is_tls);
+        let is_unix = target.as_ref().is_some_and(|target| target.to_string().starts_with("unix:"));
+        let tls = tls.config(target.is_none() || is_unix, is_tls, ignored)?;
+        let tls = ClientTls { server_name, ..tls };
+        let credentials = auth.map(|auth| LinkCredentials::from_config(auth.value)).transpose();
+        let credentials = credentials.map_err(|reason| place.error(reason))?;
+        let authorization = credentials.flatten().map(|credentials| {
+            Authorization::new(move || {
+                // Before 1970 no token is good.
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                credentials.header(now.as_secs()).map_err(|error| error.to_string())
+            })
+        });
+        let backoff = backoff.map(|keys| keys.config()).unwrap_or_default();
+        if backoff.first.is_zero() || backoff.most < backoff.first {
+            let reason = "the first wait must be more than 0, and the last no less";
+            return Err(place.error_at("backoff", reason));
         }
-    };
-    let mut discovery = peers.section("discovery")?;
-    match discovery.text("type")?.as_deref() {
-        Some("static") => {}
-        Some("kubernetes") => {
-            let reason = "discovery in Kubernetes is not supported: list the nodes, by the names \
-                          of a headless service, with type: static";
-            return Err(discovery.unsupported("type", reason));
-        }
-        _ => return Err(discovery.unsupported("type", "required: static")),
+        Ok(PeerConfig { node_id, target, tls, authorization, principal, backoff })
     }
-    for mut entry in discovery.list("peers")? {
-        let peer = read_peer(&mut entry, ignored)?;
-        if peer.node_id.is_none() {
-            return Err(entry.unsupported("node_id", "required"));
-        }
-        entry.ignore("connection_type", ignored);
-        entry.deny_rest()?;
-        config.peers.push(peer);
-    }
-    discovery.deny_rest()?;
-    peers.deny_rest()
 }
 
-fn read_peer(entry: &mut Section, ignored: &mut Vec<String>) -> Result<PeerConfig, ConfigError> {
-    let node_id = entry.text("node_id")?;
-    let principal =
-        entry.parsed("principal", "basic:USER, jwt:SUBJECT, spiffe://DOMAIN/PATH or dns:NAME")?;
-    let target: Option<Target> = match entry.text("endpoint")? {
-        None => None,
-        Some(text) => {
-            Some(text.parse().map_err(|error| entry.unsupported("endpoint", &format!("{error}")))?)
-        }
-    };
-    let is_tls = target.as_ref().is_some_and(Target::is_tls);
-    let is_unix = target.as_ref().is_some_and(|target| target.to_string().starts_with("unix:"));
-    let tls =
-        tls::read_client(entry.section("tls")?, target.is_none() || is_unix, is_tls, ignored)?;
-    let tls = ClientTls { server_name: entry.text("server_name")?, ..tls };
-    let authorization = read_auth(entry)?;
-    let backoff = read_backoff(entry.section("backoff")?, ignored)?;
-    entry.refuse("proxy", "proxies are not supported")?;
-    entry.refuse("headers", "headers of one's own are not supported")?;
-    entry.refuse("origin", "it is always the host of the address")?;
-    for key in WITHOUT_EFFECT {
-        entry.ignore(key, ignored);
-    }
-    Ok(PeerConfig { node_id, target, tls, authorization, principal, backoff })
-}
-
-/// What the other node is shown.
-fn read_auth(entry: &mut Section) -> Result<Option<Authorization>, ConfigError> {
-    let Some(auth) = entry.value("auth") else { return Ok(None) };
-    let credentials = LinkCredentials::from_config(auth);
-    let credentials = credentials.map_err(|reason| entry.itself(&reason))?;
-    Ok(credentials.map(|credentials| {
-        Authorization::new(move || {
-            // Before 1970 no token is good.
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            credentials.header(now.as_secs()).map_err(|error| error.to_string())
-        })
-    }))
-}
-
-/// `{ type: exponential, base: MILLISECONDS, max_delay }` or
-/// `{ type: fixed_interval, interval }`.
-fn read_backoff(mut section: Section, ignored: &mut Vec<String>) -> Result<Backoff, ConfigError> {
-    let mut backoff = Backoff::default();
-    match section.text("type")?.as_deref() {
-        None => {}
-        Some("exponential") => {
-            if let Some(base) = section.at_least("base", 1)? {
-                backoff.first = Duration::from_millis(base);
-            }
-            backoff.most = section.duration("max_delay")?.unwrap_or(backoff.most);
-            // It is always twice as long, with a random part.
-            section.ignore("factor", ignored);
-            section.ignore("jitter", ignored);
-        }
-        Some("fixed_interval") => {
-            if let Some(interval) = section.duration("interval")? {
-                backoff = Backoff { first: interval, most: interval };
-            }
-        }
-        Some(other) => {
-            let reason = format!("{other:?} is neither exponential nor fixed_interval");
-            return Err(section.unsupported("type", &reason));
+impl BackoffKeys {
+    fn config(self) -> Backoff {
+        let default = Backoff::default();
+        match self {
+            Self::Exponential(keys) => Backoff {
+                first: keys.base.map_or(default.first, |base| Duration::from_millis(base.0)),
+                most: keys.max_delay.unwrap_or(default.most),
+            },
+            Self::Fixed(keys) => Backoff { first: keys.interval, most: keys.interval },
         }
     }
-    if backoff.first.is_zero() || backoff.most < backoff.first {
-        return Err(section.itself("the first wait must be more than 0, and the last no less"));
-    }
-    // A peer is never given up.
-    section.ignore("max_attempts", ignored);
-    section.deny_rest()?;
-    Ok(backoff)
 }
 
 /// A peer of an option: `ID=ADDR` for one that may have to be dialled, `ID` for one that
@@ -228,14 +297,15 @@ impl PeerOption {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::file::{FileConfig, parse};
+    use crate::file::FileConfig;
+    use crate::file::tests::read as parse;
 
     fn read(service: &str, dataplane: &str) -> Result<FileConfig, String> {
         let text = format!(
             "services: {{ slim/0: {{ node_id: a, {service} dataplane: {{ servers: \
              [ {{ endpoint: '0.0.0.0:1', tls: {{ insecure: true }} }} ], {dataplane} }} }} }}"
         );
-        parse(&text, &|_| unreachable!("nothing is referred to")).map_err(|e| e.to_string())
+        parse(&text)
     }
 
     fn mesh(peers: &str) -> String {
@@ -317,7 +387,7 @@ mod tests {
             ),
             (entry("principal: b"), String::new(), "peers[0].principal: \"b\" is not basic:USER"),
             (entry("proxy: { url: 'http://p' }"), String::new(), "peers[0].proxy: proxies are not"),
-            (entry("auth: { type: spire }"), String::new(), "peers[0]: \"auth.type\" is none of"),
+            (entry("auth: { type: spire }"), String::new(), "peers[0].auth.type: \"spire\" is not"),
             (
                 entry("backoff: { type: fixed_interval, interval: 0s }"),
                 String::new(),
@@ -341,10 +411,9 @@ mod tests {
             assert!(error.starts_with("services.slim/0."), "{error}");
             assert!(error.contains(expected), "{error} is not {expected}");
         }
-        let nameless = "services: { slim/0: { peers: {} } }";
-        let error = parse(nameless, &|_| unreachable!("nothing is referred to")).unwrap_err();
+        let nameless = "services: { slim/0: { peers: { discovery: { type: static } } } }";
         assert_eq!(
-            error.to_string(),
+            parse(nameless).unwrap_err(),
             "services.slim/0.node_id: required, for peers know each other by it"
         );
     }

@@ -9,15 +9,44 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
-use std::str::FromStr;
 
 use serde::Deserialize;
 use serde_json::Value;
 use serde_saphyr::Spanned;
-use slim_node::{Policy, Rule};
+use slim_node::{NamePattern, Policy, PrincipalPattern, Rule};
 
-use super::section::{ConfigError, Section};
+use super::error::ConfigError;
+use super::setting::{Setting as _, mapping};
+use super::value::{AtLeastOne, Texts};
+
+mapping! {
+    /// The file of a policy: what no rule allows is denied.
+    pub(super) struct PolicyKeys {
+        /// What is allowed; without one, nobody may do anything.
+        rules: AtLeastOne<RuleKeys>,
+    }
+}
+
+mapping! {
+    /// What some may do.
+    pub(super) struct RuleKeys {
+        /// What logs and answers call it. Default `rule` and its number.
+        name: Option<String>,
+        /// For whom it is: `basic:USER`, `jwt:SUBJECT`, `spiffe://DOMAIN/PATH`,
+        /// `dns:NAME`, or `anyone`. One `*` stands for one character or more.
+        principals: Texts<PrincipalPattern>,
+        /// Only tokens of this issuer count. Default every issuer that the node believes.
+        issuer: Option<String>,
+        /// Names that they may have: subscribe to, and send in the name of.
+        subscribe: Texts<NamePattern>,
+        /// Names that they may send to.
+        publish: Texts<NamePattern>,
+    }
+    demands {
+        ["principals"]: "principals are required: for whom the rule is",
+        ["subscribe", "publish"]: "it allows nothing: give subscribe or publish",
+    }
+}
 
 /// Where each key of each rule stands.
 #[derive(Deserialize)]
@@ -51,13 +80,10 @@ fn line(text: &str, path: &str) -> Option<u64> {
 }
 
 fn read(value: Value) -> Result<Policy, ConfigError> {
-    let mut root = Section::new(String::new(), value)?;
-    let rules = root.list("rules")?.into_iter().enumerate();
-    let rules = rules.map(|(index, rule)| read_rule(index, rule)).collect::<Result<Vec<_>, _>>()?;
-    root.deny_rest()?;
-    if rules.is_empty() {
-        return Err(ConfigError::new("rules", "required: without one, nobody may do anything"));
-    }
+    // Nothing of a policy is without effect.
+    let file = PolicyKeys::read(value, "", &mut Vec::new())?;
+    let rules = file.rules.0.into_iter().enumerate();
+    let rules = rules.map(|(index, rule)| rule.rule(index)).collect::<Result<Vec<_>, _>>()?;
     for (index, rule) in rules.iter().enumerate() {
         if rules[..index].iter().any(|other| other.name == rule.name) {
             let reason = format!("there is another rule {:?}", rule.name);
@@ -67,49 +93,33 @@ fn read(value: Value) -> Result<Policy, ConfigError> {
     Ok(Policy { rules })
 }
 
-fn read_rule(index: usize, mut section: Section) -> Result<Rule, ConfigError> {
-    let rule = Rule {
-        name: section.text("name")?.unwrap_or_else(|| format!("rule {}", index + 1)),
-        principals: parsed(&mut section, "principals")?,
-        issuer: section.text("issuer")?,
-        subscribe: parsed(&mut section, "subscribe")?,
-        publish: parsed(&mut section, "publish")?,
-    };
-    if let Some(at) = rule.publish.iter().position(slim_node::NamePattern::is_own) {
-        let reason = "own is for names that one has: whom one sends to has another id";
-        return Err(section.unsupported(&format!("publish[{at}]"), reason));
+impl RuleKeys {
+    fn rule(self, index: usize) -> Result<Rule, ConfigError> {
+        let rule = Rule {
+            name: self.name.unwrap_or_else(|| format!("rule {}", index + 1)),
+            principals: self.principals.0,
+            issuer: self.issuer,
+            subscribe: self.subscribe.0,
+            publish: self.publish.0,
+        };
+        if let Some(at) = rule.publish.iter().position(NamePattern::is_own) {
+            let reason = "own is for names that one has: whom one sends to has another id";
+            return Err(self.place.error_at(&format!("publish[{at}]"), reason));
+        }
+        if rule.principals.is_empty() {
+            return Err(self.place.error_at("principals", "required: for whom the rule is"));
+        }
+        if rule.subscribe.is_empty() && rule.publish.is_empty() {
+            return Err(self.place.error("it allows nothing: give subscribe or publish"));
+        }
+        Ok(rule)
     }
-    let is_empty = rule.subscribe.is_empty() && rule.publish.is_empty();
-    // Whoever mistyped a key is told that.
-    let (nobody, nothing) = (
-        section.unsupported("principals", "required: for whom the rule is"),
-        section.itself("it allows nothing: give subscribe or publish"),
-    );
-    section.deny_rest()?;
-    match (rule.principals.is_empty(), is_empty) {
-        (true, _) => Err(nobody),
-        (false, true) => Err(nothing),
-        (false, false) => Ok(rule),
-    }
-}
-
-/// One text or a list of them, each parsed.
-fn parsed<T: FromStr<Err: Display>>(
-    section: &mut Section,
-    key: &str,
-) -> Result<Vec<T>, ConfigError> {
-    let texts = section.texts(key)?.into_iter().enumerate();
-    let parse = |(index, text): (usize, String)| {
-        text.trim().parse().map_err(|error: T::Err| {
-            section.unsupported(&format!("{key}[{index}]"), &error.to_string())
-        })
-    };
-    texts.map(parse).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::file::schema::tests::{POLICY, agree};
 
     #[test]
     fn rules_are_read() {
@@ -141,7 +151,7 @@ mod tests {
             ("rules: 7", "rules: expected a list"),
             ("- a\n- b", "expected a mapping"),
             ("rules:\n- principals: basic:a", "line 2: rules[0]: it allows nothing"),
-            ("rules:\n- publish: a", "line 2: rules[0].principals: required"),
+            ("rules:\n- publish: a", "line 2: rules[0]: principals are required"),
             (
                 "rules:\n- principals: basic:a\n  subscrbe: a\n",
                 "line 3: rules[0].subscrbe: unknown key, did you mean subscribe?",
@@ -166,6 +176,9 @@ mod tests {
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(expected), "{text:?}: {error}");
+            if let Ok(value) = serde_saphyr::from_str::<Value>(text) {
+                agree(&POLICY, &value, read(value.clone()).err().as_ref());
+            }
         }
     }
 }

@@ -6,21 +6,60 @@ use std::time::Duration;
 use slim_node::{ClientTls, TlsConfigError};
 use slim_telemetry::TelemetryConfig;
 
-use super::section::{ConfigError, Section};
-use super::tls;
+use super::error::ConfigError;
+use super::setting::mapping;
+use super::tls::ClientTlsKeys;
+use super::value::{AtLeast, CollectorAddress, Headers};
 
-/// Keys of a client entry that others know.
-const WITHOUT_EFFECT: [&str; 9] = [
-    "backoff",
-    "buffer_size",
-    "compression",
-    "connect_timeout",
-    "keepalive",
-    "metadata",
-    "rate_limit",
-    "request_timeout",
-    "connection_type",
-];
+mapping! {
+    /// Traces and metrics, sent to a collector by OTLP over gRPC.
+    pub(super) struct TelemetryKeys {
+        /// Whether they are sent; `--enable-opentelemetry` does it, too.
+        enabled: Option<bool> = false,
+        /// The collector. Default what `OTEL_EXPORTER_OTLP_ENDPOINT` says, or
+        /// `http://localhost:4317`.
+        grpc: Option<CollectorKeys>,
+        /// What the node is called. Default what `OTEL_SERVICE_NAME` says, or `slim-node`.
+        service_name: Option<String>,
+        /// Its version. Default the program's.
+        service_version: Option<String>,
+        /// Where it is deployed, such as `production`. Default nothing is said.
+        environment: Option<String>,
+        /// Seconds between two reports of the metrics. Default what
+        /// `OTEL_METRIC_EXPORT_INTERVAL` says, or a minute.
+        metrics_interval_secs: Option<AtLeast<1>>,
+    }
+}
+
+mapping! {
+    /// A collector.
+    pub(super) struct CollectorKeys {
+        /// Where it listens.
+        endpoint: CollectorAddress,
+        /// TLS to it.
+        tls: ClientTlsKeys,
+        /// The name in its certificate. Default the host of `endpoint`.
+        server_name: Option<String>,
+        /// What it is shown with each request, such as a token.
+        headers: Headers,
+    }
+    ignored {
+        backoff: "the exporter has its own",
+        buffer_size: "`OTEL_BSP_MAX_QUEUE_SIZE` is the exporter's",
+        compression: "nothing is compressed",
+        connect_timeout: "`OTEL_EXPORTER_OTLP_TIMEOUT` is the exporter's",
+        connection_type: "it is no node",
+        keepalive: "what cannot be sent is tried again",
+        metadata: "it is for the control plane",
+        rate_limit: "what does not fit into the queue is dropped",
+        request_timeout: "as `connect_timeout`",
+    }
+    refused {
+        auth: "give what the collector wants to see under headers",
+        proxy: "proxies are not supported",
+        origin: "it is always the host of the address",
+    }
+}
 
 /// What the file says of it; `None` where it says nothing.
 #[derive(Clone, Default)]
@@ -72,50 +111,24 @@ impl Telemetry {
     }
 }
 
-pub(super) fn read(
-    mut section: Section,
-    ignored: &mut Vec<String>,
-) -> Result<Telemetry, ConfigError> {
-    let mut telemetry = Telemetry {
-        enabled: section.flag("enabled")?,
-        service_name: section.text("service_name")?,
-        service_version: section.text("service_version")?,
-        environment: section.text("environment")?,
-        metrics_interval: section.at_least("metrics_interval_secs", 1)?.map(Duration::from_secs),
-        ..Telemetry::default()
-    };
-    if let Some(grpc) = section.optional("grpc")? {
-        read_collector(grpc, &mut telemetry, ignored)?;
+impl TelemetryKeys {
+    pub(super) fn telemetry(self, ignored: &mut Vec<String>) -> Result<Telemetry, ConfigError> {
+        let mut telemetry = Telemetry {
+            enabled: self.enabled,
+            service_name: self.service_name,
+            service_version: self.service_version,
+            environment: self.environment,
+            metrics_interval: self.metrics_interval_secs.map(|n| Duration::from_secs(n.0)),
+            ..Telemetry::default()
+        };
+        if let Some(CollectorKeys { endpoint, tls, server_name, headers, .. }) = self.grpc {
+            let is_tls = endpoint.0.starts_with("https://");
+            // Without a word about it there is none: the address says so.
+            let tls = tls.config(true, is_tls, ignored)?;
+            telemetry.tls = ClientTls { server_name, ..tls };
+            telemetry.endpoint = Some(endpoint.0);
+            telemetry.headers = headers.0;
+        }
+        Ok(telemetry)
     }
-    section.deny_rest()?;
-    Ok(telemetry)
-}
-
-fn read_collector(
-    mut grpc: Section,
-    telemetry: &mut Telemetry,
-    ignored: &mut Vec<String>,
-) -> Result<(), ConfigError> {
-    telemetry.endpoint = grpc.text("endpoint")?;
-    let endpoint = telemetry.endpoint.as_deref().unwrap_or_default();
-    let is_tls = endpoint.starts_with("https://");
-    if !is_tls && !endpoint.starts_with("http://") {
-        let reason = "required: http://host:port, or https://host:port";
-        return Err(grpc.unsupported("endpoint", reason));
-    }
-    // Without a word about it there is none: the address says so, and nothing secret is sent.
-    telemetry.tls = tls::read_client(grpc.section("tls")?, true, is_tls, ignored)?;
-    telemetry.tls.server_name = grpc.text("server_name")?;
-    let mut headers = grpc.section("headers")?;
-    for name in headers.keys() {
-        let value = headers.secret(&name)?.unwrap_or_default();
-        telemetry.headers.push((name, value));
-    }
-    grpc.refuse("auth", "give what the collector wants to see under headers")?;
-    grpc.refuse("proxy", "proxies are not supported")?;
-    grpc.refuse("origin", "it is always the host of the address")?;
-    for key in WITHOUT_EFFECT {
-        grpc.ignore(key, ignored);
-    }
-    grpc.deny_rest()
 }
