@@ -61,7 +61,7 @@ enum Command {
     Image,
     /// Build the image, and kill, pause and cut off containers of it.
     Containers(containers::Args),
-    /// Generate the Rust types of proto/ again.
+    /// Generate the Rust types of proto/ again, and the manual and schemas of the node's files.
     Codegen(codegen::Args),
     #[command(hide = true)]
     Launch(launch::Args),

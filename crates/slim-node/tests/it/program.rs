@@ -425,6 +425,23 @@ fn what_proves_nothing_is_configuration() {
     assert!(stderr.contains("nothing of that is for addresses of --listen"), "{stderr}");
 }
 
+#[test]
+fn what_can_stand_in_its_files_is_documented() {
+    let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    for (args, document) in [
+        (&["schema"][..], "slim-node.schema.json"),
+        (&["schema", "policy"], "policy.schema.json"),
+        (&["schema", "--markdown"], "configuration.md"),
+    ] {
+        let documented = std::fs::read_to_string(docs.join(document)).unwrap();
+        let output = run(args);
+        assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
+        let said = String::from_utf8(output.stdout).unwrap();
+        // The manual has prose in front of it.
+        assert!(documented.ends_with(&said), "docs/{document}: run `cargo xtask codegen`");
+    }
+}
+
 const POLICY: &str = "
 rules:
   - name: alice
