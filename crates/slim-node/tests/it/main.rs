@@ -8,6 +8,7 @@ mod health;
 mod hostile;
 mod limits;
 mod links;
+mod peer_links;
 mod peers;
 mod policy;
 #[cfg(unix)]

@@ -11,7 +11,7 @@ use crate::common::{
     subscription, text,
 };
 
-fn peer(node_id: &str, addr: Option<std::net::SocketAddr>) -> PeerConfig {
+pub(crate) fn peer(node_id: &str, addr: Option<std::net::SocketAddr>) -> PeerConfig {
     let backoff = Backoff { first: Duration::from_millis(10), most: Duration::from_millis(50) };
     PeerConfig {
         backoff,
@@ -21,7 +21,7 @@ fn peer(node_id: &str, addr: Option<std::net::SocketAddr>) -> PeerConfig {
     }
 }
 
-fn joined(node_id: &str, peers: Vec<PeerConfig>) -> NodeConfig {
+pub(crate) fn joined(node_id: &str, peers: Vec<PeerConfig>) -> NodeConfig {
     let peers = PeersConfig { peers, ..PeersConfig::default() };
     NodeConfig { node_id: node_id.to_owned(), peers: Some(peers), ..config() }
 }

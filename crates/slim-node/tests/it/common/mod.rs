@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use slim_link::{DialConfig, LinkEnd, LinkReceiver, LinkSender, dial};
-use slim_node::{Metrics, MetricsSnapshot, Node, NodeConfig, PolicyHandle};
+use slim_node::{Endpoint, Metrics, MetricsSnapshot, Node, NodeConfig, PolicyHandle};
 use slim_proto::{
     AppPayload, BROADCAST, Body, Header, Message, Name, NameId, Publish, SessionId, SessionType,
     Subscription, SubscriptionAck, UNICAST,
@@ -35,6 +35,8 @@ pub(crate) fn config() -> NodeConfig {
 /// A running node.
 pub(crate) struct TestNode {
     pub(crate) addr: SocketAddr,
+    /// All that it listens on.
+    pub(crate) endpoints: Vec<Endpoint>,
     /// Of a node that has one.
     pub(crate) admin: Option<SocketAddr>,
     /// Of a node that has one.
@@ -52,13 +54,14 @@ impl TestNode {
     pub(crate) async fn start_with(config: NodeConfig) -> Self {
         let node = Node::bind(config).await.unwrap();
         let addr = node.local_addrs()[0];
+        let endpoints = node.endpoints().cloned().collect();
         let admin = node.admin_addr();
         let (metrics, policy) = (node.metrics(), node.policy());
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(node.run(async {
             stopped.await.ok();
         }));
-        Self { addr, admin, policy, metrics, stop: Some(stop), task }
+        Self { addr, endpoints, admin, policy, metrics, stop: Some(stop), task }
     }
 
     pub(crate) fn metrics(&self) -> MetricsSnapshot {
