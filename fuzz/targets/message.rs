@@ -30,7 +30,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// Both readings see the same header, and what a MAC covers is the same.
+/// Both readings see the same header and metadata, and what a MAC covers is the same.
 fn compare(frame: &Frame, message: &Message) {
     let (header, subscription_id) = match message {
         Message::Link(_) => return assert!(matches!(frame, Frame::Link(_))),
@@ -55,6 +55,11 @@ fn compare(frame: &Frame, message: &Message) {
     assert_eq!((view.fanout, view.ttl), (*fanout, *ttl));
     assert_eq!((view.recv_from, view.forward_to), (*recv_from, *forward_to));
     assert_eq!(frame.subscription_id(), subscription_id);
+    if let Message::Publish(publish) = message {
+        for (key, value) in &publish.metadata {
+            assert_eq!(frame.metadata(key), Some(&**value));
+        }
+    }
     assert_eq!(frame.mac(), header_mac.as_deref().filter(|mac| !mac.is_empty()));
 
     let mut covered = canonical::mac_prefix("link");

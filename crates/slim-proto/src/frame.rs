@@ -329,7 +329,8 @@ impl RoutedFrame {
             let Some(entry) = field.span().ok().filter(|_| field.number == METADATA) else {
                 continue;
             };
-            let (mut has_key, mut value) = (false, Span::default());
+            // What is not there is empty.
+            let (mut has_key, mut value) = (key.is_empty(), Span::default());
             let mut parts = Fields::new(&self.bytes, entry);
             while let Ok(Some(part)) = parts.next() {
                 match (part.number, part.span()) {
