@@ -179,7 +179,7 @@ fn play(programs: &Programs, plan: Plan) -> anyhow::Result<()> {
     failures.extend(stopped.err().map(|error| format!("{error:#}")));
     if let (Some(collector), true) = (stage.collector.take(), failures.is_empty()) {
         let members = plan.clients + 1;
-        let verdict = traces::judge(&collector.spans()?, members, members * plan.messages as usize);
+        let verdict = traces::judge(&collector.sent()?, members, members * plan.messages as usize);
         screen.note("\none of the traces");
         verdict.example.iter().for_each(|line| screen.note(line));
         failures.extend(verdict.failures);

@@ -341,7 +341,9 @@ fn start_logs(level: LevelFilter, output: &Output, above_prompt: bool) {
         .with(
             Targets::new()
                 .with_target("slim", level)
-                .with_target("opentelemetry", level.min(LevelFilter::WARN)),
+                .with_target("opentelemetry", level.min(LevelFilter::WARN))
+                // What it warns of, the other one says again, with the reason.
+                .with_target("opentelemetry-otlp", level.min(LevelFilter::ERROR)),
         )
         .init();
 }

@@ -22,6 +22,10 @@ use slim_session::{DeliveryReport, Outgoing, PublishError, ReceivedMessage, Sess
 /// What spans and metrics are said to come from.
 const SCOPE: &str = "slim-client";
 
+/// Where the histogram of times to the outcome is divided.
+const OUTCOME_SECONDS: [f64; 12] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0];
+
 /// Names that one span lists.
 const MAX_LISTED: usize = 16;
 
@@ -43,6 +47,15 @@ pub(crate) struct Published {
     span: BoxedSpan,
     kind: KeyValue,
     began_at: Instant,
+    has_outcome: bool,
+}
+
+impl Drop for Published {
+    fn drop(&mut self) {
+        if !self.has_outcome {
+            self.span.set_status(Status::error("no outcome"));
+        }
+    }
 }
 
 impl Telemetry {
@@ -65,11 +78,12 @@ impl Telemetry {
                 "Members that did not acknowledge what was published.",
             ),
             received: counter("slim.client.received", "{message}", "Messages delivered to us."),
-            link_losses: counter("slim.client.link.losses", "1", "How often the link was lost."),
+            link_losses: counter("slim.client.link.losses", "", "How often the link was lost."),
             outcome_after: meter
                 .f64_histogram("slim.client.outcome.duration")
                 .with_unit("s")
                 .with_description("From publishing to the outcome.")
+                .with_boundaries(OUTCOME_SECONDS.to_vec())
                 .build(),
         }
     }
@@ -82,7 +96,7 @@ impl Telemetry {
         let len = message.payload.len() as i64;
         span.set_attribute(KeyValue::new("messaging.message.body.size", len));
         if let Some(to) = &message.to {
-            span.set_attribute(KeyValue::new("slim.to", to.to_string()));
+            span.set_attribute(KeyValue::new("slim.to", to.clone().shown().to_string()));
         }
         let context = Context::new().with_remote_span_context(span.span_context().clone());
         global::get_text_map_propagator(|propagator| {
@@ -90,17 +104,18 @@ impl Telemetry {
         });
         let kind = kind(session);
         self.published.add(1, std::slice::from_ref(&kind));
-        Published { span, kind, began_at: Instant::now() }
+        Published { span, kind, began_at: Instant::now(), has_outcome: false }
     }
 
     /// Ends the span with the outcome.
     pub(crate) fn done(
         &self,
-        published: Published,
+        mut published: Published,
         outcome: &Result<DeliveryReport, PublishError>,
     ) {
-        let Published { mut span, kind, began_at } = published;
-        let kind = [kind];
+        published.has_outcome = true;
+        let Published { span, kind, began_at, .. } = &mut published;
+        let kind = [kind.clone()];
         match outcome {
             Ok(report) => {
                 let (delivered, lost) = (report.delivered.len(), report.lost.len());
@@ -128,7 +143,10 @@ impl Telemetry {
         let mut span = self.begin("receive", SpanKind::Consumer, session, &parent);
         let len = message.payload.len() as i64;
         span.set_attribute(KeyValue::new("messaging.message.body.size", len));
-        span.set_attribute(KeyValue::new("slim.source", message.source.to_string()));
+        span.set_attribute(KeyValue::new(
+            "slim.source",
+            message.source.clone().shown().to_string(),
+        ));
         Some(span)
     }
 
@@ -143,7 +161,7 @@ impl Telemetry {
         session: &SessionInfo,
         parent: &Context,
     ) -> BoxedSpan {
-        let destination = session.remote.readable();
+        let destination = session.remote.clone().shown().readable();
         let name = format!("{operation} {destination}");
         let attributes = [
             KeyValue::new("messaging.system", "slim"),
@@ -198,7 +216,8 @@ impl opentelemetry::propagation::Injector for Metadata<'_> {
 }
 
 fn list(names: &[Name]) -> String {
-    let mut text: Vec<_> = names.iter().take(MAX_LISTED).map(ToString::to_string).collect();
+    let shown = |name: &Name| name.clone().shown().to_string();
+    let mut text: Vec<_> = names.iter().take(MAX_LISTED).map(shown).collect();
     if names.len() > MAX_LISTED {
         text.push(format!("{} more", names.len() - MAX_LISTED));
     }

@@ -23,7 +23,7 @@ pub mod program;
 pub mod site;
 
 #[cfg(feature = "engine")]
-pub use self::wait::{DEADLINE, until};
+pub use self::wait::{DEADLINE, until, within};
 
 #[cfg(feature = "engine")]
 mod wait;

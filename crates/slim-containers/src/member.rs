@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use crate::judge::Account;
 use crate::program::Program;
 use crate::site::{Network, Site};
-use crate::until;
+use crate::{until, within};
 
 /// Only ever used on the networks of a test.
 const SECRET: &str = "the-secret-of-a-conversation-that-everybody-may-hear";
@@ -91,8 +91,11 @@ impl Member {
     /// If it does not read.
     pub async fn command(&mut self, line: &str) {
         let line = format!("{line}\n");
-        self.stdin.write_all(line.as_bytes()).await.expect("it reads");
-        self.stdin.flush().await.expect("it reads");
+        let write = async {
+            self.stdin.write_all(line.as_bytes()).await.expect("it reads");
+            self.stdin.flush().await.expect("it reads");
+        };
+        within("reading a line", write).await;
     }
 
     /// Waits until it has heard a line.

@@ -12,7 +12,7 @@ use testcontainers::runners::AsyncRunner as _;
 use testcontainers::{ContainerAsync, ContainerRequest, GenericImage, Healthcheck, ImageExt as _};
 
 use crate::site::{LABEL, Network, Site};
-use crate::until;
+use crate::{until, within};
 
 /// A container that runs, or ran. Removed when dropped.
 #[derive(Debug)]
@@ -115,8 +115,10 @@ impl Program {
     pub async fn ask(&self, command: &[&str]) -> (i64, String) {
         let command = ExecCommand::new(command.iter().copied())
             .with_cmd_ready_condition(CmdWaitFor::seconds(0));
-        let mut asked = self.container.exec(command).await.expect("it runs");
-        let answer = asked.stdout_to_vec().await.expect("its answer can be read");
+        let asked = within("asking", self.container.exec(command));
+        let mut asked = asked.await.expect("it runs");
+        let answer = within("an answer", asked.stdout_to_vec());
+        let answer = answer.await.expect("its answer can be read");
         let status = until("the end of a command", async || {
             let status = asked.exit_code().await.map_err(|error| error.to_string())?;
             status.ok_or_else(|| "it runs".to_owned())

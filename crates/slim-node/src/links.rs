@@ -13,9 +13,6 @@ use crate::subscriber::Subscriber;
 /// further ones there is the number.
 pub(crate) const SHOWN_NAMES: usize = 8;
 
-/// Bytes of a name's readable parts from which on only its hashes are shown.
-const MAX_NAME_LEN: usize = 256;
-
 /// The links that are up, by their numbers. Only links that come and go change it, and
 /// who looks takes some at a time.
 #[derive(Debug, Default)]
@@ -113,9 +110,7 @@ impl Names {
         let mut names = self.lock();
         names.total = total;
         if names.shown.len() < SHOWN_NAMES && names.shown.iter().all(|n| n.route() != route) {
-            let name = name();
-            let is_short = name.readable().len() <= MAX_NAME_LEN;
-            names.shown.push(if is_short { name } else { name.without_text() });
+            names.shown.push(name().shown());
         }
     }
 

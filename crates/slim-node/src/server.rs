@@ -9,7 +9,6 @@
 //!
 //! A task that panics takes its own link with it, routes included, and no other.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -41,7 +40,7 @@ use crate::policy::{Action, Policy, PolicyHandle};
 use crate::rate::Rate;
 use crate::router::{Routed, Subscriptions, route};
 use crate::subscriber::{About, Full, Subscriber};
-use crate::telemetry::{self, Tracing};
+use crate::telemetry::{self, Reports, Tracing};
 use crate::view::View;
 use crate::{NodeConfig, NodeLimits, RouteTable};
 
@@ -212,21 +211,30 @@ impl Node {
             timeout(config.drain_timeout, ended).await.unwrap_or(());
             result
         };
-        let reports = config.telemetry.then(|| telemetry::report(view.clone()));
-        // To the end: who asks while the node drains is told that it does.
-        tokio::select! {
-            result = serving => result,
-            never = forever(admin.map(|admin| admin.run(view))) => match never {},
-            never = forever(reports) => match never {},
+        let reports = match config.telemetry {
+            true => Some(Reports::start(&config.node_id, view.clone()).await),
+            false => None,
+        };
+        let mut reporting = JoinSet::new();
+        if let Some(reports) = reports.clone() {
+            reporting.spawn(reports.run());
         }
-    }
-}
-
-/// What never ends, whether there is something or not.
-async fn forever(work: Option<impl Future<Output = Infallible>>) -> Infallible {
-    match work {
-        Some(work) => work.await,
-        None => std::future::pending().await,
+        let admin = async {
+            match admin {
+                Some(admin) => admin.run(view).await,
+                None => std::future::pending().await,
+            }
+        };
+        // To the end: who asks while the node drains is told that it does.
+        let result = tokio::select! {
+            result = serving => result,
+            never = admin => match never {},
+        };
+        reporting.shutdown().await;
+        if let Some(reports) = reports {
+            reports.end().await;
+        }
+        result
     }
 }
 
@@ -493,14 +501,13 @@ impl LinkTask {
     /// no room.
     #[must_use]
     fn handle_frame<'f>(&mut self, frame: &'f Frame, turn: &mut Turn<'f>) -> Option<Box<Message>> {
+        if let Some(denied) = self.guard.as_mut().and_then(|guard| guard.check(frame).err()) {
+            return self.deny(frame, &denied, turn);
+        }
         let mut span = match (&self.shared.tracing, frame) {
             (Some(tracing), Frame::Publish(frame)) => tracing.begin(frame, self.link_number()),
             _ => None,
         };
-        if let Some(denied) = self.guard.as_mut().and_then(|guard| guard.check(frame).err()) {
-            span.iter_mut().for_each(|span| telemetry::dropped(span, Counter::Denied));
-            return self.deny(frame, &denied, turn);
-        }
         turn.targets.clear();
         let mesh = self.shared.peering.as_ref().map(|peering| &**peering.mesh());
         match route(frame, &self.shared.table, mesh, &mut self.side, &mut turn.targets) {

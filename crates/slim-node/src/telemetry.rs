@@ -3,11 +3,12 @@
 //!
 //! A sender puts the W3C trace context into a message's metadata. The node reads it there
 //! and changes nothing: its span is a child of the sender's, beside those of receivers
-//! and of other nodes. Messages without one, or whose sender does not sample, have none.
+//! and of other nodes. Messages without one, or whose sender does not sample, have none,
+//! nor have those that the policy denies.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 use opentelemetry::global::{self, BoxedSpan, BoxedTracer};
@@ -17,7 +18,7 @@ use opentelemetry::trace::{Span as _, SpanKind, Status, TraceContextExt as _, Tr
 use opentelemetry::{Context, KeyValue};
 use slim_proto::RoutedFrame;
 use slim_proto::canonical::TRACE_CONTEXT;
-use tokio::time::interval;
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::families::{Family, Kind, Sample, Value};
 use crate::metrics::Counter;
@@ -26,8 +27,8 @@ use crate::view::View;
 /// What spans and metrics are said to come from.
 const SCOPE: &str = "slim-node";
 
-/// How often metrics are read anew. Exporters read them less often.
-const SAMPLE_INTERVAL: Duration = Duration::from_secs(2);
+/// How often metrics are read anew.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Makes spans.
 #[derive(Debug)]
@@ -49,13 +50,13 @@ impl Tracing {
         if !parent.span().span_context().is_sampled() {
             return None;
         }
-        let destination = frame.destination().readable();
+        let destination = frame.destination().shown().readable();
         let attributes = [
             KeyValue::new("messaging.system", "slim"),
             KeyValue::new("messaging.operation.name", "route"),
             KeyValue::new("messaging.destination.name", destination.clone()),
             KeyValue::new("messaging.message.envelope.size", frame.bytes().len() as i64),
-            KeyValue::new("slim.source", frame.source().to_string()),
+            KeyValue::new("slim.source", frame.source().shown().to_string()),
             KeyValue::new("slim.link", link as i64),
         ];
         let span = self.0.span_builder(format!("route {destination}"));
@@ -89,39 +90,74 @@ impl Extractor for Metadata<'_> {
     }
 }
 
-/// The last samples, by the metric's name.
-type Latest = Mutex<BTreeMap<&'static str, Vec<Sample>>>;
+/// What the nodes of this process tell, by their ids. The provider is given its
+/// instruments once, and can never be rid of them.
+static NODES: Mutex<BTreeMap<String, Told>> = Mutex::new(BTreeMap::new());
+static INSTRUMENTS: Once = Once::new();
 
-/// Gives the metrics to the provider of the process, until it is dropped.
-pub(crate) async fn report(view: View) -> Infallible {
-    let meter = global::meter(SCOPE);
-    let latest = Arc::new(Latest::default());
-    let mut samples = interval(SAMPLE_INTERVAL);
-    let mut is_registered = false;
-    loop {
-        samples.tick().await;
-        let families = view.families().await;
-        if !is_registered {
-            families.iter().for_each(|family| register(&meter, family, &latest));
-            is_registered = true;
+/// The last samples of a node, by the metric's name.
+struct Told {
+    samples: BTreeMap<&'static str, Vec<Sample>>,
+    is_last: bool,
+}
+
+/// Gives the metrics of a node to the provider of the process.
+#[derive(Clone)]
+pub(crate) struct Reports {
+    node_id: String,
+    view: View,
+}
+
+impl Reports {
+    pub(crate) async fn start(node_id: &str, view: View) -> Self {
+        let reports = Self { node_id: node_id.to_owned(), view };
+        let families = reports.view.families().await;
+        INSTRUMENTS.call_once(|| {
+            let meter = global::meter(SCOPE);
+            families.iter().for_each(|family| register(&meter, family));
+        });
+        // Who has ended was told of until now.
+        nodes().retain(|_, told| !told.is_last);
+        reports.tell(families, false);
+        reports
+    }
+
+    /// Keeps the samples fresh, until it is dropped.
+    pub(crate) async fn run(self) -> Infallible {
+        let mut samples = interval(SAMPLE_INTERVAL);
+        samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            samples.tick().await;
+            self.tell(self.view.families().await, false);
         }
-        *latest.lock().unwrap_or_else(PoisonError::into_inner) =
-            families.into_iter().map(|family| (family.name, family.samples)).collect();
+    }
+
+    /// What there was in the end, which the provider may ask for once more.
+    pub(crate) async fn end(self) {
+        self.tell(self.view.families().await, true);
+    }
+
+    fn tell(&self, families: Vec<Family>, is_last: bool) {
+        let samples = families.into_iter().map(|family| (family.name, family.samples)).collect();
+        nodes().insert(self.node_id.clone(), Told { samples, is_last });
     }
 }
 
+fn nodes() -> MutexGuard<'static, BTreeMap<String, Told>> {
+    NODES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The provider asks for the samples whenever it exports.
-fn register(meter: &Meter, family: &Family, latest: &Arc<Latest>) {
+fn register(meter: &Meter, family: &Family) {
     let (name, unit) = named(family.name);
-    let source = (family.name, Arc::downgrade(latest));
-    // A node that has ended has no metrics any more.
+    let family_name = family.name;
     let each = move |observe: &mut dyn FnMut(Value, &[KeyValue])| {
-        let (name, latest): &(&str, Weak<Latest>) = &source;
-        let Some(latest) = latest.upgrade() else { return };
-        let latest = latest.lock().unwrap_or_else(PoisonError::into_inner);
-        for Sample { labels, value } in latest.get(name).into_iter().flatten() {
-            let labels: Vec<_> = labels.iter().map(|(k, v)| KeyValue::new(*k, *v)).collect();
-            observe(*value, &labels);
+        for (node_id, told) in &*nodes() {
+            for Sample { labels, value } in told.samples.get(family_name).into_iter().flatten() {
+                let labels = labels.iter().map(|(key, value)| KeyValue::new(*key, *value));
+                let node = KeyValue::new("slim.node.id", node_id.clone());
+                observe(*value, &labels.chain([node]).collect::<Vec<_>>());
+            }
         }
     };
     let is_float = matches!(family.samples.first(), Some(Sample { value: Value::Float(_), .. }));
@@ -155,7 +191,8 @@ fn named(name: &str) -> (String, &'static str) {
         Some((_, "bytes")) => "By",
         Some((_, "seconds")) => "s",
         Some((_, "messages")) => "{message}",
-        _ => "1",
+        // A collector would add "ratio" to what has the unit 1.
+        _ => "",
     };
     (name.replace('_', "."), unit)
 }
@@ -167,8 +204,8 @@ mod tests {
     #[test]
     fn names_are_those_of_prometheus_without_what_a_collector_adds() {
         for (name, expected) in [
-            ("slim_links", ("slim.links", "1")),
-            ("slim_links_opened_total", ("slim.links.opened", "1")),
+            ("slim_links", ("slim.links", "")),
+            ("slim_links_opened_total", ("slim.links.opened", "")),
             ("slim_queued_bytes", ("slim.queued.bytes", "By")),
             ("slim_received_messages_total", ("slim.received.messages", "{message}")),
             ("process_cpu_seconds_total", ("process.cpu.seconds", "s")),

@@ -51,6 +51,10 @@ impl fmt::Debug for NameId {
     }
 }
 
+/// Bytes of a name's readable parts, slashes included, from which on only its hashes are
+/// shown.
+const MAX_SHOWN_LEN: usize = 256;
+
 /// What a node routes by: three hashes and an id. The readable parts do not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RouteName {
@@ -131,6 +135,14 @@ impl Name {
     /// The id as it is on the wire, where it may be absent.
     pub fn wire_id(&self) -> Option<NameId> {
         self.id
+    }
+
+    /// The name for a page, a log or a trace: without its readable parts if they are
+    /// longer than 256 bytes, which is up to whoever made it.
+    #[must_use]
+    pub fn shown(self) -> Self {
+        let len = self.text().map_or(0, |text| text.iter().map(String::len).sum::<usize>() + 2);
+        if len <= MAX_SHOWN_LEN { self } else { self.without_text() }
     }
 
     /// The readable parts, if the name carries them.

@@ -11,9 +11,11 @@
 //! `OTEL_METRIC_EXPORT_INTERVAL`, and those of batches.
 
 use std::fmt;
-use std::time::Duration;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use opentelemetry::{KeyValue, global};
 use opentelemetry_otlp::tonic_types::metadata::MetadataMap;
 use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig, Identity};
@@ -21,12 +23,13 @@ use opentelemetry_otlp::{MetricExporter, SpanExporter, WithExportConfig, WithTon
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector};
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-/// How long the end of a program waits for the collector, for traces and for metrics.
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
+/// How long the end of a program waits for the collector.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(4);
 
 /// Variables that say where it goes.
 const ENDPOINTS: [&str; 3] = [
@@ -52,24 +55,27 @@ pub struct TelemetryConfig {
     /// What it is shown with each request, such as a token. Default: what
     /// `OTEL_EXPORTER_OTLP_HEADERS` says; both count.
     pub headers: Vec<(String, String)>,
-    /// What the program is called. Default: what `OTEL_SERVICE_NAME` says, or the name
-    /// given to [`TelemetryConfig::new`].
-    pub service_name: String,
-    /// Its version.
-    pub service_version: String,
-    /// Which of the processes of this name it is.
-    pub instance: String,
+    /// What the program is called. Default: what `OTEL_SERVICE_NAME` or
+    /// `OTEL_RESOURCE_ATTRIBUTES` says, or [`Self::program`].
+    pub service_name: Option<String>,
+    /// Its version. Default: what `OTEL_RESOURCE_ATTRIBUTES` says, or [`Self::version`].
+    pub service_version: Option<String>,
     /// Where it is deployed, such as `production`. Default: nothing is said.
     pub environment: Option<String>,
     /// How often metrics are sent. Default: what `OTEL_METRIC_EXPORT_INTERVAL` says, or a
     /// minute.
     pub metrics_interval: Option<Duration>,
+    /// What the program is called where nobody says something else.
+    pub program: String,
+    /// Its version, likewise.
+    pub version: String,
+    /// Which of the processes of this name it is, likewise.
+    pub instance: String,
 }
 
 impl TelemetryConfig {
-    /// Of a program with this name, unless something else is said, and version; `instance`
-    /// tells it from others of the same name.
-    pub fn new(name: &str, version: &str, instance: impl Into<String>) -> Self {
+    /// Of a program; `instance` tells this process from others of it.
+    pub fn new(program: &str, version: &str, instance: impl Into<String>) -> Self {
         Self {
             endpoint: None,
             ca: None,
@@ -77,26 +83,35 @@ impl TelemetryConfig {
             headers: Vec::new(),
             identity: None,
             server_name: None,
-            service_name: std::env::var("OTEL_SERVICE_NAME").unwrap_or_else(|_| name.to_owned()),
-            service_version: version.to_owned(),
-            instance: instance.into(),
+            service_name: None,
+            service_version: None,
             environment: None,
             metrics_interval: None,
+            program: program.to_owned(),
+            version: version.to_owned(),
+            instance: instance.into(),
         }
     }
 
+    /// What is known of the program, what the environment says, what the configuration
+    /// says: later ones count.
     fn resource(&self) -> Resource {
-        let mut attributes = vec![
-            KeyValue::new("service.version", self.service_version.clone()),
-            KeyValue::new("service.instance.id", self.instance.clone()),
+        let variable = std::env::var("OTEL_SERVICE_NAME").ok().filter(|name| !name.is_empty());
+        let said = [
+            ("service.name", self.service_name.clone().or(variable)),
+            ("service.version", self.service_version.clone()),
+            ("deployment.environment.name", self.environment.clone()),
         ];
-        let environment = self.environment.iter();
-        attributes.extend(
-            environment.map(|name| KeyValue::new("deployment.environment.name", name.clone())),
-        );
-        Resource::builder()
-            .with_service_name(self.service_name.clone())
-            .with_attributes(attributes)
+        let said = said.into_iter().filter_map(|(key, value)| Some(KeyValue::new(key, value?)));
+        Resource::builder_empty()
+            .with_attributes([
+                KeyValue::new("service.name", self.program.clone()),
+                KeyValue::new("service.version", self.version.clone()),
+                KeyValue::new("service.instance.id", self.instance.clone()),
+            ])
+            .with_detector(Box::new(TelemetryResourceDetector))
+            .with_detector(Box::new(EnvResourceDetector::new()))
+            .with_attributes(said)
             .build()
     }
 
@@ -105,16 +120,26 @@ impl TelemetryConfig {
     /// # Errors
     /// If the endpoint is none, or what is given for TLS or as a header cannot be used.
     pub fn check(&self) -> Result<(), TelemetryError> {
-        if let Some(endpoint) = &self.endpoint
-            && !["http://", "https://"].iter().any(|scheme| endpoint.starts_with(scheme))
-        {
-            let expected = "is neither http://host:port nor https://host:port";
-            return Err(TelemetryError(format!("{endpoint:?} {expected}")));
+        if let Some(endpoint) = &self.endpoint {
+            let is_one = |uri: Uri| {
+                matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
+            };
+            if !endpoint.parse().is_ok_and(is_one) {
+                let expected = "is neither http://host:port nor https://host:port";
+                return Err(TelemetryError(format!("{endpoint:?} {expected}")));
+            }
         }
-        if let Some(ca) = &self.ca
-            && !matches!(CertificateDer::pem_slice_iter(ca).next(), Some(Ok(_)))
-        {
+        let is_certificate = |pem| matches!(CertificateDer::from_pem_slice(pem), Ok(_));
+        if self.ca.as_deref().is_some_and(|ca| !is_certificate(ca)) {
             return Err(TelemetryError("the CA has no certificate in PEM".to_owned()));
+        }
+        if let Some((certificate, key)) = &self.identity {
+            if !is_certificate(certificate) {
+                return Err(TelemetryError("the certificate is none in PEM".to_owned()));
+            }
+            if PrivateKeyDer::from_pem_slice(key).is_err() {
+                return Err(TelemetryError("the key of the certificate is none in PEM".to_owned()));
+            }
         }
         self.metadata().map(drop)
     }
@@ -236,8 +261,21 @@ impl Telemetry {
     /// # Errors
     /// If the collector does not answer in that time. What it refuses is logged.
     pub fn shutdown(self) -> Result<(), TelemetryError> {
-        let traces = self.traces.shutdown_with_timeout(SHUTDOWN_LIMIT);
-        let metrics = self.metrics.shutdown_with_timeout(SHUTDOWN_LIMIT);
-        traces.and(metrics).map_err(|error| TelemetryError(error.to_string()))
+        let Self { traces, metrics } = self;
+        let (done, is_done) = mpsc::channel();
+        // The providers have limits of their own, one behind the other. If they take longer
+        // than we wait, they end with the process.
+        let metrics_done = done.clone();
+        // Nobody waits any more if that fails.
+        thread::spawn(move || metrics_done.send(metrics.shutdown()).ok());
+        thread::spawn(move || done.send(traces.shutdown()).ok());
+        let deadline = Instant::now() + SHUTDOWN_LIMIT;
+        for _ in 0..2 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let late = |_| TelemetryError("the collector does not answer".to_owned());
+            let ended = is_done.recv_timeout(left).map_err(late)?;
+            ended.map_err(|error| TelemetryError(error.to_string()))?;
+        }
+        Ok(())
     }
 }

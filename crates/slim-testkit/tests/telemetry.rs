@@ -11,12 +11,15 @@ use std::time::Duration;
 
 use opentelemetry::trace::{FutureExt as _, TraceContextExt as _, Tracer as _};
 use opentelemetry::{Context, global};
-use slim_client::{Client, Outgoing, SessionConfig, Timers};
+use slim_client::{
+    Client, ClientTls, Name, Outgoing, SessionConfig, SessionId, SessionType, Timers, dial,
+};
 use slim_node::NodeConfig;
+use slim_proto::{AppPayload, BROADCAST, Body, Header, Message, Publish};
 use slim_telemetry::{Telemetry, TelemetryConfig};
 use slim_testkit::collector::{Collector, Span};
 use slim_testkit::talk::group;
-use slim_testkit::{Cluster, SECRET, messages, within};
+use slim_testkit::{Cluster, DEADLINE, SECRET, messages, within};
 use tokio::runtime::Runtime;
 
 /// Outlives every test.
@@ -214,6 +217,34 @@ fn what_the_sender_does_not_sample_nobody_records() {
     });
 }
 
+/// Whoever may send makes up the names, and every node records them.
+#[test]
+fn a_name_that_is_too_long_is_not_recorded() {
+    with_collector(async |collector| {
+        let cluster = traced().await;
+        let tls = ClientTls::default();
+        let link = within("a link", dial(&cluster.endpoint(), &tls, None, DEADLINE)).await;
+        let (sender, _receiver) = link.unwrap().split();
+        let long: Name = format!("org/test/{}", "x".repeat(1 << 20)).parse().unwrap();
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let publish = Publish {
+            header: Header::new(long.clone(), long, BROADCAST),
+            session_type: SessionType::Multicast,
+            session_id: SessionId(1),
+            message_id: 1,
+            body: Body::Msg(AppPayload::default()),
+            metadata: [("traceparent".to_owned(), format!("00-{id}-00f067aa0ba902b7-01"))].into(),
+        };
+        sender.send(&Message::Publish(publish)).await.unwrap();
+        let span = collector.wait("the span", |received| {
+            received.spans.iter().find(|span| hex(&span.trace_id) == id).cloned()
+        });
+        let span = span.await;
+        assert_eq!(span.error.as_deref(), Some("no_subscriber"));
+        assert!(format!("{span:?}").len() < 4096, "{span:?}");
+    });
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -228,10 +259,10 @@ fn metrics_of_node_and_clients_arrive() {
         within("the outcome", delivery).await.unwrap();
         messages(&sessions[1], 1).await;
         for (name, unit, labels) in [
-            ("slim.links", "1", 0),
-            ("slim.delivered.bytes", "By", 0),
-            ("slim.dropped.messages", "{message}", 1),
-            ("process.cpu.seconds", "s", 0),
+            ("slim.links", "", 1),
+            ("slim.delivered.bytes", "By", 1),
+            ("slim.dropped.messages", "{message}", 2),
+            ("process.cpu.seconds", "s", 1),
             ("slim.client.published", "{message}", 1),
             ("slim.client.delivered", "{copy}", 1),
             ("slim.client.received", "{message}", 1),

@@ -1,6 +1,6 @@
 //! `cargo xtask demo --traces`: what an OpenTelemetry collector gets of the conversation.
 //! Every line has to be one trace: its publish, the node on the way, and everybody who
-//! heard it.
+//! heard it; and the metrics have to count as many.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::Context;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::node::{Node, program};
 
@@ -28,6 +29,21 @@ pub(super) struct Span {
     took_ns: u64,
 }
 
+/// A value of a metric as the collector tells it.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Metric {
+    service: String,
+    name: String,
+    value: f64,
+}
+
+/// What the programs have sent.
+#[derive(Clone, Debug)]
+pub(super) struct Sent {
+    spans: Vec<Span>,
+    metrics: Vec<Metric>,
+}
+
 /// What is wrong with the traces, and what one looks like.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Verdict {
@@ -46,9 +62,13 @@ impl Collector {
         command.env("OTEL_EXPORTER_OTLP_ENDPOINT", self.0.address());
     }
 
-    /// All spans, once the programs have ended, who send what they have then.
-    pub(super) fn spans(mut self) -> anyhow::Result<Vec<Span>> {
-        let line = self.0.ask("spans").context("the collector")?;
+    /// All that there is once the programs have ended, who send what they have then.
+    pub(super) fn sent(mut self) -> anyhow::Result<Sent> {
+        Ok(Sent { spans: self.ask("spans")?, metrics: self.ask("metrics")? })
+    }
+
+    fn ask<T: DeserializeOwned>(&mut self, what: &str) -> anyhow::Result<Vec<T>> {
+        let line = self.0.ask(what).context("the collector")?;
         serde_json::from_str(&line).context("what the collector says")
     }
 }
@@ -79,8 +99,19 @@ impl Span {
 }
 
 /// Whether each of so many lines was one trace, to all but one of so many members.
-pub(super) fn judge(spans: &[Span], members: usize, lines: usize) -> Verdict {
+pub(super) fn judge(sent: &Sent, members: usize, lines: usize) -> Verdict {
+    let Sent { spans, metrics } = sent;
     let mut verdict = Verdict::default();
+    for (service, name, least) in [
+        ("slim", "slim.client.published", lines),
+        ("slim-node", "slim.delivered.messages", lines * (members - 1)),
+    ] {
+        let values = metrics.iter().filter(|one| one.service == service && one.name == name);
+        let counted: f64 = values.map(|one| one.value).sum();
+        if counted < least as f64 {
+            verdict.failures.push(format!("{service} counts {counted} {name}, not {least}"));
+        }
+    }
     let published: Vec<_> = spans.iter().filter(|span| span.is("publish")).collect();
     if published.len() != lines {
         verdict.failures.push(format!("{lines} lines were said, {} traced", published.len()));
@@ -134,13 +165,22 @@ mod tests {
         }
     }
 
-    fn line() -> Vec<Span> {
-        vec![
+    fn metric(service: &str, name: &str, value: f64) -> Metric {
+        Metric { service: service.to_owned(), name: name.to_owned(), value }
+    }
+
+    fn line() -> Sent {
+        let spans = vec![
             span("receive", "3", "1"),
             span("publish", "1", ""),
             span("route", "2", "1"),
             span("receive", "4", "1"),
-        ]
+        ];
+        let metrics = vec![
+            metric("slim", "slim.client.published", 1.0),
+            metric("slim-node", "slim.delivered.messages", 9.0),
+        ];
+        Sent { spans, metrics }
     }
 
     #[test]
@@ -155,9 +195,9 @@ mod tests {
     #[test]
     fn what_is_missing_or_too_much_is_told() {
         let check = |change: &dyn Fn(&mut Vec<Span>), expected: &str| {
-            let mut spans = line();
-            change(&mut spans);
-            let failures = judge(&spans, 3, 1).failures.join("\n");
+            let mut sent = line();
+            change(&mut sent.spans);
+            let failures = judge(&sent, 3, 1).failures.join("\n");
             assert!(failures.contains(expected), "no {expected:?} in {failures:?}");
         };
         check(&|spans| spans.truncate(0), "1 lines were said, 0 traced");
@@ -165,6 +205,10 @@ mod tests {
         check(&|spans| drop(spans.remove(2)), "a trace that is none of a line");
         check(&|spans| spans[0].parent = "4".to_owned(), "a trace that is none of a line");
         check(&|spans| spans.push(span("receive", "5", "1")), "a trace that is none of a line");
+        let without = Sent { metrics: Vec::new(), ..line() };
+        let failures = judge(&without, 3, 1).failures;
+        assert_eq!(failures[0], "slim counts 0 slim.client.published, not 1");
+        assert_eq!(failures[1], "slim-node counts 0 slim.delivered.messages, not 2");
         check(&|spans| spans[1].error = Some("lost".to_owned()), "a line ended with lost");
     }
 }

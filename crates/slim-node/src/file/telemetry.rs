@@ -9,7 +9,7 @@ use slim_telemetry::TelemetryConfig;
 use super::error::ConfigError;
 use super::setting::mapping;
 use super::tls::ClientTlsKeys;
-use super::value::{AtLeast, CollectorAddress, Headers};
+use super::value::{AtLeast, Headers};
 
 mapping! {
     /// Traces and metrics, sent to a collector by OTLP over gRPC.
@@ -34,9 +34,10 @@ mapping! {
 mapping! {
     /// A collector.
     pub(super) struct CollectorKeys {
-        /// Where it listens.
-        endpoint: CollectorAddress,
-        /// TLS to it.
+        /// Where it listens, `http://host:port` or `https://host:port`.
+        endpoint: String,
+        /// TLS to it, with `https://`. Files are read at the start; `tls_version` has no
+        /// effect.
         tls: ClientTlsKeys,
         /// The name in its certificate. Default the host of `endpoint`.
         server_name: Option<String>,
@@ -90,7 +91,7 @@ impl Telemetry {
     /// # Errors
     /// If one of them cannot be read.
     pub(crate) fn config(&self, node_id: &str) -> Result<TelemetryConfig, TlsConfigError> {
-        let version = self.service_version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION"));
+        let version = env!("CARGO_PKG_VERSION");
         let mut config = TelemetryConfig::new("slim-node", version, node_id);
         let ClientTls { ca, system_roots, identity, server_name, .. } = &self.tls;
         config.endpoint.clone_from(&self.endpoint);
@@ -102,9 +103,8 @@ impl Telemetry {
         };
         config.server_name.clone_from(server_name);
         config.headers.clone_from(&self.headers);
-        if let Some(name) = &self.service_name {
-            config.service_name.clone_from(name);
-        }
+        config.service_name.clone_from(&self.service_name);
+        config.service_version.clone_from(&self.service_version);
         config.environment.clone_from(&self.environment);
         config.metrics_interval = self.metrics_interval;
         Ok(config)
@@ -122,11 +122,11 @@ impl TelemetryKeys {
             ..Telemetry::default()
         };
         if let Some(CollectorKeys { endpoint, tls, server_name, headers, .. }) = self.grpc {
-            let is_tls = endpoint.0.starts_with("https://");
+            let is_tls = endpoint.starts_with("https://");
             // Without a word about it there is none: the address says so.
             let tls = tls.config(true, is_tls, ignored)?;
             telemetry.tls = ClientTls { server_name, ..tls };
-            telemetry.endpoint = Some(endpoint.0);
+            telemetry.endpoint = Some(endpoint);
             telemetry.headers = headers.0;
         }
         Ok(telemetry)

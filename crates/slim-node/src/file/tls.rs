@@ -13,7 +13,7 @@ use super::value::shown;
 mapping! {
     /// TLS of an address to listen on.
     pub(super) struct ServerTlsKeys {
-        /// `true`: links are not encrypted, and nothing else here counts.
+        /// `true`: links are not encrypted, and what else is said here has no effect.
         insecure: Option<bool> = false,
         /// Authorities of the clients: who shows no certificate of theirs is refused.
         /// Default everybody may connect.
@@ -38,14 +38,14 @@ mapping! {
 }
 
 mapping! {
-    /// TLS to another node.
+    /// TLS to whom the node dials.
     pub(super) struct ClientTlsKeys {
-        /// `true`: the link is not encrypted, and nothing else here counts; the address
-        /// has to say `http://`, too.
+        /// `true`: the link is not encrypted, and what else is said here has no effect; the
+        /// address has to say `http://`, too.
         insecure: Option<bool> = false,
         /// `true` is refused: a certificate is never taken unchecked.
         insecure_skip_verify: Option<bool> = false,
-        /// Authorities of the other node. Default the system's.
+        /// Authorities of the other side. Default the system's.
         ca_source: Option<AuthorityKeys>,
         /// `ca_source` as a file, in the older spelling.
         ca_file: Option<PathBuf>,

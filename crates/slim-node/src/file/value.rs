@@ -140,11 +140,14 @@ pub(crate) struct Texts<T = String>(pub(crate) Vec<T>);
 pub(crate) trait Word: FromStr<Err: Display> {
     const WORDS: &str;
     const EXAMPLE: &str;
+    /// Whether blanks around it are nothing.
+    const IS_TRIMMED: bool = true;
 }
 
 impl Word for String {
     const WORDS: &str = "text";
     const EXAMPLE: &str = "some-text";
+    const IS_TRIMMED: bool = false;
 }
 
 impl Word for slim_node::PrincipalPattern {
@@ -177,7 +180,7 @@ impl<T: Word> Setting for Texts<T> {
 
     fn read(value: Value, path: &str, _: &mut Vec<String>) -> Result<Self, ConfigError> {
         let parse = |index: usize, text: &str| {
-            let parsed = text.trim().parse();
+            let parsed = if T::IS_TRIMMED { text.trim() } else { text }.parse();
             parsed.map_err(|error: T::Err| {
                 ConfigError::new(format!("{path}[{index}]"), error.to_string())
             })
@@ -240,30 +243,6 @@ impl<const LEAST: u64, T: TryFrom<u64>> Setting for AtLeast<LEAST, T> {
         }
         let fits = T::try_from(number);
         fits.map(Self).map_err(|_| ConfigError::new(path, format!("{number} is too large")))
-    }
-}
-
-/// Where a collector of traces and metrics listens.
-pub(crate) struct CollectorAddress(pub(crate) String);
-
-impl Setting for CollectorAddress {
-    fn shape() -> Shape {
-        let pattern = format!("^(https?://.*|{REFERENCE})$");
-        let schema = json!({
-            "type": "string", "pattern": pattern, "examples": ["http://localhost:4317"],
-        });
-        value("http://host:port, or https://host:port", schema)
-    }
-
-    fn read(value: Value, path: &str, _: &mut Vec<String>) -> Result<Self, ConfigError> {
-        let text = text(value, path)?;
-        match ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme)) {
-            true => Ok(Self(text)),
-            false => {
-                let reason = format!("{text:?} is neither http://host:port nor https://host:port");
-                Err(ConfigError::shape(path, reason))
-            }
-        }
     }
 }
 

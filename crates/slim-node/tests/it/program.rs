@@ -315,13 +315,18 @@ services:
     let (status, log) = running.end();
     assert_eq!(status, Some(0), "{log:?}");
 
-    let text =
-        text.replace("endpoint: 'http://127", "headers: { 'a b': secret }, endpoint: 'http://127");
-    let file = ConfigFile::new("collector-header", &text);
-    let (status, stderr) = fails(&["--check", file.path()]);
-    assert_eq!(status, Some(2));
-    assert!(stderr.contains("header \"a b\": no name of a header"), "{stderr}");
-    assert!(!stderr.contains("secret"), "{stderr}");
+    for (other, expected) in [
+        ("headers: { 'a b': secret }, endpoint: 'http://127", "header \"a b\": no name of"),
+        ("endpoint: '127", "is neither http://host:port nor https://host:port"),
+    ] {
+        let text = text.replace("endpoint: 'http://127", other);
+        let file = ConfigFile::new("collector-bad", &text);
+        for option in ["--check", "--config"] {
+            let (status, stderr) = fails(&[option, file.path()]);
+            assert_eq!(status, Some(2));
+            assert!(stderr.contains(expected) && !stderr.contains("secret"), "{stderr}");
+        }
+    }
 }
 
 /// A certificate for this machine and its key, in files that go when dropped.
