@@ -202,7 +202,7 @@ impl fmt::Debug for TelemetryConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TelemetryConfig")
             .field("endpoint", &self.endpoint)
-            .field("service_name", &self.service_name)
+            .field("program", &self.program)
             .field("instance", &self.instance)
             .finish_non_exhaustive()
     }
