@@ -129,7 +129,7 @@ impl TelemetryConfig {
                 return Err(TelemetryError(format!("{endpoint:?} {expected}")));
             }
         }
-        let is_certificate = |pem| matches!(CertificateDer::from_pem_slice(pem), Ok(_));
+        let is_certificate = |pem| CertificateDer::from_pem_slice(pem).is_ok();
         if self.ca.as_deref().is_some_and(|ca| !is_certificate(ca)) {
             return Err(TelemetryError("the CA has no certificate in PEM".to_owned()));
         }
