@@ -107,7 +107,8 @@ pub(super) fn judge(sent: &Sent, members: usize, lines: usize) -> Verdict {
         ("slim-node", "slim.delivered.messages", lines * (members - 1)),
     ] {
         let values = metrics.iter().filter(|one| one.service == service && one.name == name);
-        let counted: f64 = values.map(|one| one.value).sum();
+        // The sum of nothing would be shown as -0.
+        let counted = values.fold(0.0, |sum, one| sum + one.value);
         if counted < least as f64 {
             verdict.failures.push(format!("{service} counts {counted} {name}, not {least}"));
         }
