@@ -259,7 +259,8 @@ impl Telemetry {
     /// Blocks, so call it outside of the runtime, while the runtime is still there.
     ///
     /// # Errors
-    /// If the collector does not answer in that time. What it refuses is logged.
+    /// If the collector does not answer in that time, or does not take it; why not is
+    /// logged.
     pub fn shutdown(self) -> Result<(), TelemetryError> {
         let Self { traces, metrics } = self;
         let (done, is_done) = mpsc::channel();
@@ -274,7 +275,9 @@ impl Telemetry {
             let left = deadline.saturating_duration_since(Instant::now());
             let late = |_| TelemetryError("the collector does not answer".to_owned());
             let ended = is_done.recv_timeout(left).map_err(late)?;
-            ended.map_err(|error| TelemetryError(error.to_string()))?;
+            // Its text is not for people.
+            let refused = |_| TelemetryError("the collector does not take it".to_owned());
+            ended.map_err(refused)?;
         }
         Ok(())
     }
