@@ -18,7 +18,7 @@ use opentelemetry::trace::{Span as _, SpanKind, Status, TraceContextExt as _, Tr
 use opentelemetry::{Context, KeyValue};
 use slim_proto::RoutedFrame;
 use slim_proto::canonical::TRACE_CONTEXT;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::families::{Family, Kind, Sample, Value};
 use crate::metrics::Counter;
@@ -124,7 +124,8 @@ impl Reports {
 
     /// Keeps the samples fresh, until it is dropped.
     pub(crate) async fn run(self) -> Infallible {
-        let mut samples = interval(SAMPLE_INTERVAL);
+        // The first ones are there since the start.
+        let mut samples = interval_at(Instant::now() + SAMPLE_INTERVAL, SAMPLE_INTERVAL);
         samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             samples.tick().await;
